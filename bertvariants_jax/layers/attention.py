@@ -1,0 +1,58 @@
+"""Multi-head self-attention, and `attend`, the one door to softmax(q k / sqrt(H) + bias) v."""
+
+import math
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from bertvariants_jax.layers.dense import FLOAT32, Compute, Dense, dropout, einsum
+
+
+def visible(attention_mask: jax.Array) -> jax.Array:
+    """Who may see whom, bool [B, 1, L, L], query by key.
+
+    0 is padding; equal positive numbers see each other. Padding queries, whose outputs nobody
+    should read, see all real keys, so that HF's 0/1 mask gives HF's numbers at those places too.
+    """
+    query, key = attention_mask[:, None, :, None], attention_mask[:, None, None, :]
+    return (key > 0) & ((query == key) | (query == 0))
+
+
+def attend(module: nn.Module, q, k, v, mask, bias=None, *, scale=None, dropout_rate=0.0,
+           deterministic=True, compute: Compute = FLOAT32):
+    """softmax(q k^T * scale + bias) v over heads, masked, with dropout on the probabilities.
+
+    q [B, Q, N, H]; k, v [B, K, N, H]; mask: bool broadcastable to [B, N, Q, K]; bias likewise, added
+    after the scale (1/sqrt(H) unless given) -> [B, Q, N, H]. The softmax is float32; a query that sees
+    nothing gets a uniform row, not NaN. `module` is the caller, inside its compact method: it draws the
+    dropout and sows the probabilities [B, N, Q, K] as intermediates/attentions.
+    """
+    scale = 1.0 / math.sqrt(q.shape[-1]) if scale is None else scale
+    drops = dropout_rate > 0 and not deterministic
+    if compute.attention == "cudnn" and not drops and not module.is_mutable_collection("intermediates"):
+        return jax.nn.dot_product_attention(q, k, v, bias=bias, mask=mask, scale=scale, implementation="cudnn")
+    scores = einsum("bqnh,bknh->bnqk", q, k) * scale                                         # B N Q K
+    if bias is not None:
+        scores = scores + bias
+    probs = jax.nn.softmax(jnp.where(mask, scores, jnp.finfo(jnp.float32).min), axis=-1)
+    module.sow("intermediates", "attentions", probs)
+    probs = dropout(dropout_rate, deterministic)(probs).astype(v.dtype)
+    return einsum("bnqk,bknh->bqnh", probs, v).astype(v.dtype)                               # B Q N H
+
+
+class SelfAttention(nn.Module):
+    """Query, key and value projections, `Attend`, and the output projection (arXiv:1706.03762)."""
+
+    cfg: object
+    compute: Compute = FLOAT32
+
+    @nn.compact
+    def __call__(self, x, mask, deterministic=True):
+        cfg = self.cfg
+        heads = (cfg.num_attention_heads, cfg.hidden_size // cfg.num_attention_heads)        # N H
+        q, k, v = (Dense(heads, stddev=cfg.initializer_range, compute=self.compute, name=name)(x)
+                   for name in ("query", "key", "value"))                                    # B L N H
+        x = attend(self, q, k, v, mask, dropout_rate=cfg.attention_probs_dropout_prob,
+                   deterministic=deterministic, compute=self.compute)                        # B L N H
+        return Dense(cfg.hidden_size, axes=2, stddev=cfg.initializer_range, compute=self.compute, name="out")(x)

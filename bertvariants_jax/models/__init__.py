@@ -1,0 +1,23 @@
+"""The registry: variant name -> record. One line a paper; the rest of the house learns no other name."""
+
+from bertvariants_jax.models.bert import BERT
+from bertvariants_jax.models.variant import Variant
+
+VARIANTS: dict[str, Variant] = {variant.name: variant for variant in (BERT,)}
+
+
+def find_size(name: str):
+    """(variant, config) of a published size, or of a variant by its own name (its first size).
+
+    Raises ValueError naming the nearest known names.
+    """
+    import difflib
+
+    for variant in VARIANTS.values():
+        if name in variant.sizes:
+            return variant, variant.sizes[name]
+    if name in VARIANTS:
+        return VARIANTS[name], next(iter(VARIANTS[name].sizes.values()))
+    known = [*VARIANTS, *(size for variant in VARIANTS.values() for size in variant.sizes)]
+    near = difflib.get_close_matches(name, known, 3) or list(VARIANTS)
+    raise ValueError(f"no variant or size is called {name!r}; did you mean {', '.join(near)}?")

@@ -1,0 +1,160 @@
+"""What a variant is to the rest of the house: a record of its config, network, heads, names and sizes."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from bertvariants_jax.layers.dense import FLOAT32, Compute
+from bertvariants_jax.models.config import Config
+from bertvariants_jax.names import Row
+
+# Keys of a batch that an encoder is called with.
+ENCODER_INPUTS = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
+
+
+class Encoded(NamedTuple):
+    """What a head reads: hidden states [B, L, D] (or at P places, [B, P, D]), the mask [B, L], the word
+    table [V, E], and where the variant has a pooler its output [B, D]."""
+
+    last_hidden_state: jax.Array
+    attention_mask: jax.Array | None = None
+    word_embeddings: jax.Array | None = None
+    pooler_output: jax.Array | None = None
+
+    def at(self, positions: jax.Array) -> "Encoded":
+        """The hidden states at `positions` int32 [B, P] only."""
+        return self._replace(last_hidden_state=jnp.take_along_axis(
+            self.last_hidden_state, positions[..., None], axis=1))
+
+
+@dataclass(frozen=True)
+class Head:
+    """module(cfg, compute) -> a Linen module called as (encoded, deterministic=True); names(cfg) -> rows
+    with HF's full names and paths inside the head's parameters; pooled: whether it needs the pooler; tied:
+    further HF names that hold the word table."""
+
+    module: Callable[[Config, Compute], nn.Module]
+    names: Callable[[Config], list[Row]]
+    pooled: bool = False
+    tied: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One paper's network, as the registry holds it.
+
+    encoder: (cfg, compute) -> Linen module, called with ENCODER_INPUTS -> [B, L, D].
+    names: cfg -> rows of the base model, HF names without `prefix`.
+    heads: "pooler" among them where the base model has one.
+    classes: HF class name -> the heads that its files hold (pooler aside).
+    sizes: published name -> config.
+    ignored: regular expressions of HF names that files hold and the network does not need.
+    inputs: further keys of a batch that its encoder takes (XLNet's perm_mask).
+    """
+
+    name: str
+    config: type[Config]
+    encoder: Callable[[Config, Compute], nn.Module]
+    names: Callable[[Config], list[Row]]
+    prefix: str
+    heads: Mapping[str, Head]
+    classes: Mapping[str, tuple[str, ...]]
+    sizes: Mapping[str, Config]
+    word_embeddings: str = "embeddings/word_embeddings/embedding"
+    ignored: tuple[str, ...] = ()
+    inputs: tuple[str, ...] = ()
+    summary: str = ""
+
+    def network(self, config: Config, heads: tuple[str, ...] = (), compute: Compute = FLOAT32) -> "Network":
+        """Raises ValueError for a head that the variant has not."""
+        if unknown := [head for head in heads if head not in self.heads]:
+            raise ValueError(f"{self.name} has no head {unknown[0]!r}; it has: {', '.join(self.heads)}")
+        if "pooler" in self.heads and "pooler" not in heads and any(self.heads[h].pooled for h in heads):
+            heads = ("pooler", *heads)
+        return Network(self, config, tuple(heads), compute)
+
+
+@dataclass(frozen=True)
+class Network:
+    """A variant at one size with its heads: pure functions of {"encoder": ..., "<head>": ...}."""
+
+    variant: Variant
+    config: Config
+    heads: tuple[str, ...] = ()
+    compute: Compute = field(default=FLOAT32)
+
+    @cached_property
+    def encoder(self) -> nn.Module:
+        return self.variant.encoder(self.config, self.compute)
+
+    @cached_property
+    def modules(self) -> dict[str, nn.Module]:
+        return {name: self.variant.heads[name].module(self.config, self.compute) for name in self.heads}
+
+    def init(self, rng: jax.Array) -> dict[str, Any]:
+        """Fresh parameters; each part draws from its own stream, so that heads do not change the encoder."""
+        ids = jnp.ones((1, 8), jnp.int32)
+        params = {"encoder": self.encoder.init(jax.random.fold_in(rng, 0), ids)["params"]}
+        encoded = self.encode(params, {"input_ids": ids}, pool=False)
+        if "pooler" in self.heads:
+            params["pooler"] = self._init_head("pooler", rng, encoded)
+            encoded = self.encode(params, {"input_ids": ids})
+        for name in self.heads:
+            if name != "pooler":
+                params[name] = self._init_head(name, rng, encoded)
+        return params
+
+    def _init_head(self, name, rng, encoded):
+        stream = 1 + list(self.variant.heads).index(name)
+        return self.modules[name].init(jax.random.fold_in(rng, stream), encoded).get("params", {})
+
+    def encode(self, params, batch: Mapping[str, jax.Array], rng=None, pool: bool = True) -> Encoded:
+        """Encoder and, where the network has one, pooler. rng: of dropout; None is deterministic."""
+        inputs = {k: batch[k] for k in (*ENCODER_INPUTS, *self.variant.inputs) if k in batch}
+        hidden = self.encoder.apply({"params": params["encoder"]}, **inputs, deterministic=rng is None,
+                                    rngs=None if rng is None else {"dropout": rng})
+        return self.encoded(params, hidden, batch.get("attention_mask"), rng, pool)
+
+    def encoded(self, params, hidden, attention_mask=None, rng=None, pool: bool = True) -> Encoded:
+        """The record that heads read, from hidden states [B, L, D]."""
+        table = params["encoder"]
+        for key in self.variant.word_embeddings.split("/"):
+            table = table[key]
+        encoded = Encoded(hidden, attention_mask, table)
+        if pool and "pooler" in self.heads:
+            encoded = encoded._replace(pooler_output=self.logits(params, "pooler", encoded, rng))
+        return encoded
+
+    def logits(self, params, head: str, encoded: Encoded, rng=None) -> jax.Array:
+        """The head's output, float32 where it is a score."""
+        if head not in self.heads:
+            raise ValueError(f"this network has no head {head!r}; it has: {', '.join(self.heads) or 'none'}")
+        rngs = None if rng is None else {"dropout": jax.random.fold_in(
+            rng, 1 + list(self.variant.heads).index(head))}
+        return self.modules[head].apply({"params": params[head]}, encoded, deterministic=rng is None, rngs=rngs)
+
+    def shapes(self) -> dict[str, Any]:
+        """The parameter tree as jax.ShapeDtypeStruct, without memory."""
+        return jax.eval_shape(self.init, jax.random.key(0))
+
+    def rows(self, prefixed: bool) -> dict[str, list[Row]]:
+        """Name tables by part, HF names in full; `prefixed` as files of headed models are."""
+        from bertvariants_jax.names import under
+
+        variant, prefix = self.variant, self.variant.prefix if prefixed else ""
+        tables = {"encoder": under(prefix, "", variant.names(self.config))}
+        for name in self.heads:
+            rows = variant.heads[name].names(self.config)
+            tables[name] = under(prefix, "", rows) if name == "pooler" else rows
+        return tables
+
+
+def count(params) -> int:
+    """Number of parameters of a tree of arrays or abstract shapes."""
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))

@@ -1,0 +1,1 @@
+"""What is minimised: the `Objective` record, its losses, and one file a kind of objective."""

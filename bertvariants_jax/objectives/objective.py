@@ -1,0 +1,49 @@
+"""What a training run minimises: pure functions from parameters and a batch to sums, weights and metrics."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import jax
+
+Params = dict[str, Any]
+Batch = Mapping[str, jax.Array]
+
+
+class Loss(NamedTuple):
+    """What one (micro-)batch adds to the objective.
+
+    sums: one float32 scalar a term, summed over the batch (not averaged).
+    metrics: name -> (sum, weight), both scalars; reported as sum over weight.
+    memory: the next value of the objective's memory, where it has one.
+    """
+
+    sums: dict[str, jax.Array]
+    metrics: dict[str, tuple[jax.Array, jax.Array]]
+    memory: Any = None
+
+
+@dataclass(frozen=True)
+class Objective:
+    """An objective as pure functions; pre-training, distillation and fine-tuning are all of this kind.
+
+    The loss of a step is  sum over terms k of  scales[k] * sums[k] / weights[k],  with the sums and
+    the weights added over all devices and accumulation steps first and divided once. Weights depend
+    on the batch alone, so the step knows the global ones before it differentiates.
+
+    init(rng) -> params: a plain nested dict {"encoder": ..., "<head>": ...}.
+    weights(batch) -> {term: scalar}.
+    loss(params, batch, rng, memory=None) -> Loss; `rng` None means deterministic (no dropout).
+    predict(params, batch) -> dict of arrays with leading axis B.
+    scales: {term: float}; its keys are the terms.
+    frozen: top-level keys of params that get no gradient and no optimizer state (a teacher).
+    memory(batch_size) -> pytree with leading axis B, carried from step to step (XLNet), or None.
+    """
+
+    init: Callable[[jax.Array], Params]
+    weights: Callable[[Batch], dict[str, jax.Array]]
+    loss: Callable[..., Loss]
+    predict: Callable[[Params, Batch], dict[str, jax.Array]]
+    scales: Mapping[str, float] = field(default_factory=dict)
+    frozen: tuple[str, ...] = ()
+    memory: Callable[[int], Any] | None = None
