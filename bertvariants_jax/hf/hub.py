@@ -8,13 +8,14 @@ from pathlib import Path
 
 from bertvariants_jax.hf.tensors import SAFETENSORS, SAFETENSORS_INDEX, TORCH, TORCH_INDEX
 
-# Patterns match whole paths of a repository, so these are files of its root unless they name a folder.
+# Patterns match whole paths: these are files of the repository's root unless they name a folder.
 FILES = (
     "config.json",
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
     "vocab.txt", "vocab.json", "merges.txt",
-    "spiece.model", "spm.model", "sentencepiece.bpe.model", "sentencepiece.model", "tokenizer.model",
-    "modules.json", "sentence_bert_config.json", "config_sentence_transformers.json", "1_Pooling/config.json",
+    "spiece.model", "spm.model", "sentencepiece.bpe.model", "sentencepiece.model",
+    "tokenizer.model", "modules.json", "sentence_bert_config.json",
+    "config_sentence_transformers.json", "1_Pooling/config.json",
 )  # fmt: skip
 WEIGHTS = (SAFETENSORS, SAFETENSORS_INDEX, "model-*.safetensors")
 TORCH_WEIGHTS = (TORCH, TORCH_INDEX, "pytorch_model-*.bin")
@@ -27,7 +28,7 @@ def resolve(
     local_files_only: bool = False,
     weights: bool = True,
 ) -> Path:
-    """The local path of a model: an existing folder or file as it is, anything else from the hub or its cache.
+    """The local path of a model: an existing path as it is, else from the hub or its local cache.
 
     Of a hub repository only the files that this library reads are downloaded, and PyTorch's `.bin`
     only where there is no safetensors. Without a network the cache is used where it has the files.
@@ -39,8 +40,7 @@ def resolve(
       weights: False leaves the weight files out (a tokenizer or a config needs none).
 
     Raises:
-      FileNotFoundError: no such path, and not to be had from the hub: the line says why and what to
-        do.
+      FileNotFoundError: no such path, nor from the hub: the line says why and what to do.
       ValueError: a revision of a local path.
     """
     path = Path(source).expanduser()
@@ -82,10 +82,9 @@ def resolve(
         if not _has(folder, (TORCH, TORCH_INDEX)):
             at = f" at revision {revision!r}" if revision else ""
             raise FileNotFoundError(
-                f"{name}{at}: no {SAFETENSORS} and no {TORCH} in {folder}: the repository has no "
-                "PyTorch or safetensors "
-                "weights, or the cache has only a part of it; load it once with a network, or give "
-                "a local folder"
+                f"{name}{at}: no {SAFETENSORS} and no {TORCH} in {folder}: the repository has "
+                "none, or the cache has only a part of it; load it once with a network, or give a "
+                "local folder that holds them"
             )
     return folder
 
@@ -95,32 +94,28 @@ def _has(folder: Path, names: tuple[str, ...]) -> bool:
 
 
 def _why(name: str, revision: str | None, local_files_only: bool, error: Exception) -> str:
-    """One line for each way to fail, told by the error's class name: the classes moved between "
-    "versions."""
+    """What went wrong, in a line; told by class names, as the classes moved between versions."""
     at = f" at revision {revision!r}" if revision else ""
     kinds = {kind.__name__ for kind in type(error).__mro__}
-    here = "give a local folder that holds the files"
     if "GatedRepoError" in kinds:
-        return f"{name}: the repository is gated: accept its terms on the hub and log in (`hf auth login`), or {here}"
-    if "RevisionNotFoundError" in kinds:
-        return f"{name}: the repository exists, but has no revision {revision!r}; name a branch, tag or commit of it"
-    if "RepositoryNotFoundError" in kinds:
-        return (
-            f"{name}: neither a folder here nor a repository of the hub (or a private one: `hf auth login`); "
-            f"check the name, or {here}"
+        what = "the repository is gated; accept its terms on the hub and log in (`hf auth login`)"
+    elif "RevisionNotFoundError" in kinds:
+        what = "the repository has no such revision; name a branch, tag or commit of it"
+    elif "RepositoryNotFoundError" in kinds:
+        what = "neither a folder here nor a repository of the hub (a private one needs a login); "
+        what += "check the name"
+    elif "IncompleteSnapshotError" in kinds:
+        what = "the local cache has only a part of its files; load it once with a network"
+    elif "HFValidationError" in kinds:
+        what = "neither a folder here nor a valid hub id, which is owner/name; correct it"
+    elif local_files_only:
+        what = (
+            "not in the local cache, and local_files_only allows no download; load it once without"
         )
-    if "IncompleteSnapshotError" in kinds:
-        return f"{name}{at}: the cache has only a part of its files; load it once with a network, or {here}"
-    if "HFValidationError" in kinds:
-        return f"{name}: neither a folder here nor a valid hub id (owner/name); {here}"
-    if local_files_only:
-        return f"{name}{at}: not in the local cache, and local_files_only=True; download it once without that, or {here}"
-    if "LocalEntryNotFoundError" in kinds:
-        return (
-            f"{name}{at}: not a folder here, not in the local cache, and the hub could not be reached "
-            f"(offline?); connect and load it once, or {here}"
-        )
-    reason = " ".join(str(error).split())[:200]
-    return (
-        f"{name}{at}: the download failed ({type(error).__name__}: {reason}); try again, or {here}"
-    )
+    elif "LocalEntryNotFoundError" in kinds:
+        what = "neither a folder here nor in the local cache, and the hub cannot be reached; "
+        what += "load it once with a network"
+    else:
+        reason = " ".join(str(error).split())[:200]
+        what = f"the download failed ({type(error).__name__}: {reason}); try again"
+    return f"{name}{at}: {what}, or give a local folder that holds the files"

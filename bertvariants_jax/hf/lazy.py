@@ -1,5 +1,4 @@
-"""Named tensors whose shapes are known before their bytes are read: what every reader of weight "
-"files gives back."""
+"""Named tensors whose shapes are known before their bytes are read, as the readers give them."""
 
 from __future__ import annotations
 
@@ -27,8 +26,9 @@ class LazyTensor(NamedTuple):
 class LazyTensors(Mapping[str, np.ndarray]):
     """Mapping name -> array that reads a tensor each time it is asked for, and keeps none.
 
-    `tensors[name]` is a fresh array, writable, C-contiguous, in this machine's byte order. `shape`, `dtype`, `nbytes`
-    and `file` of a name cost no reading. The files stay mapped for as long as the mapping lives.
+    `tensors[name]` is a fresh array, writable, C-contiguous, in this machine's byte order. `shape`,
+    `dtype`, `nbytes` and `file` of a name cost no reading. The files stay mapped for as long as the
+    mapping lives.
     """
 
     def __init__(self, entries: Mapping[str, LazyTensor]):
@@ -47,7 +47,8 @@ class LazyTensors(Mapping[str, np.ndarray]):
         return len(self.entries)
 
     def __repr__(self) -> str:
-        return f"LazyTensors({len(self)} tensors, {sum(e.nbytes for e in self.entries.values()):,} bytes)"
+        total = sum(entry.nbytes for entry in self.entries.values())
+        return f"LazyTensors({len(self)} tensors, {total:,} bytes)"
 
     def shape(self, name: str) -> tuple[int, ...]:
         return self.entries[name].shape
@@ -67,7 +68,8 @@ def map_file(path: Path) -> np.ndarray:
 
     Raises:
       FileNotFoundError: there is no such file.
-      ValueError: it is empty, or it is the text that git-lfs leaves in the place of a file it did not download.
+      ValueError: it is empty, or the text that git-lfs leaves in the place of a file that it did
+        not download.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")

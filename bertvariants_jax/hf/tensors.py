@@ -1,4 +1,4 @@
-"""Reading and writing the weight files of a model folder: safetensors, whole or sharded, and PyTorch's `.bin`.
+"""Reading and writing a folder's weights: safetensors and PyTorch's `.bin`, whole or in shards.
 
 Format: the safetensors specification (8 bytes of header length, a JSON header, raw little-endian
 tensors) and the `*.index.json` of Hugging Face's sharded checkpoints.
@@ -29,12 +29,12 @@ TORCH = "pytorch_model.bin"
 TORCH_INDEX = "pytorch_model.bin.index.json"
 
 DTYPES = {
-    "F64": np.dtype(np.float64), "F32": np.dtype(np.float32), "F16": np.dtype(np.float16),
-    "BF16": np.dtype(ml_dtypes.bfloat16), "F8_E4M3": np.dtype(ml_dtypes.float8_e4m3fn),
-    "F8_E5M2": np.dtype(ml_dtypes.float8_e5m2), "BOOL": np.dtype(np.bool_),
-    "I64": np.dtype(np.int64), "I32": np.dtype(np.int32), "I16": np.dtype(np.int16), "I8": np.dtype(np.int8),
-    "U64": np.dtype(np.uint64), "U32": np.dtype(np.uint32), "U16": np.dtype(np.uint16), "U8": np.dtype(np.uint8),
+    "F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16,
+    "F8_E4M3": ml_dtypes.float8_e4m3fn, "F8_E5M2": ml_dtypes.float8_e5m2, "BOOL": np.bool_,
+    "I64": np.int64, "I32": np.int32, "I16": np.int16, "I8": np.int8,
+    "U64": np.uint64, "U32": np.uint32, "U16": np.uint16, "U8": np.uint8,
 }  # fmt: skip
+DTYPES = {name: np.dtype(kind) for name, kind in DTYPES.items()}
 MAX_HEADER = 100_000_000  # bytes; the specification's own limit
 
 
@@ -58,8 +58,8 @@ def read_tensors(source: str | os.PathLike) -> LazyTensors:
         if not found:
             held = sorted(entry.name for entry in path.iterdir())
             raise FileNotFoundError(
-                f"{path}: no weights: none of {', '.join(names)} (the folder holds: "
-                f"{_few(held) or 'nothing'})"
+                f"{path}: no weights: none of {', '.join(names)} "
+                f"(the folder holds: {_few(held) or 'nothing'})"
             )
         path = found[0]
     if path.name.endswith(".index.json"):
@@ -76,14 +76,12 @@ def _read_safetensors(path: Path) -> LazyTensors:
     header_end = 8 + int.from_bytes(data[:8].tobytes(), "little")
     if header_end - 8 > MAX_HEADER:
         raise ValueError(
-            f"{path}: not a safetensors file: it begins with a header length of {header_end - 8:,} "
-            "bytes"
+            f"{path}: not a safetensors file: it claims a header of {header_end - 8:,} bytes"
         )
     if header_end > len(data):
         raise ValueError(
-            f"{path}: truncated: its header alone needs {header_end:,} bytes and the file has "
-            f"{len(data):,}; "
-            "download or copy it again"
+            f"{path}: truncated: {header_end:,} bytes expected for its header alone, "
+            f"{len(data):,} found; download or copy it again"
         )
     try:
         header = json.loads(data[8:header_end].tobytes().decode("utf-8"))
@@ -98,8 +96,8 @@ def _read_safetensors(path: Path) -> LazyTensors:
     if size != len(data):
         what = "truncated" if size > len(data) else "damaged, it has bytes that belong to no tensor"
         raise ValueError(
-            f"{path}: {what}: {size:,} bytes expected, {len(data):,} found; download or copy it "
-            "again"
+            f"{path}: {what}: {size:,} bytes expected, {len(data):,} found; "
+            "download or copy it again"
         )
     entries, cursor = {}, 0
     for begin, end, dtype, shape, name in rows:
@@ -116,14 +114,13 @@ def _read_safetensors(path: Path) -> LazyTensors:
 
 
 def _row(row: dict) -> tuple[int, int, str, tuple[int, ...]]:
-    """One row of the header as (begin, end, dtype, shape), or one of the errors that mean a "
-    "damaged header."""
+    """One row of the header as (begin, end, dtype, shape)."""
     begin, end = row["data_offsets"]
     dtype, shape = row["dtype"], tuple(row["shape"])
     if dtype not in DTYPES:
         raise ValueError(f"unknown dtype {str(dtype)[:40]!r}; known are {', '.join(DTYPES)}")
-    if not all(type(n) is int and n >= 0 for n in (begin, end, *shape)):
-        raise ValueError("a size or an offset is not a whole number")
+    if len(shape) > 32 or not all(type(n) is int and n >= 0 for n in (begin, end, *shape)):
+        raise ValueError("a shape or an offset is not of whole numbers")
     return begin, end, dtype, shape
 
 
@@ -155,12 +152,11 @@ def _read_sharded(path: Path) -> LazyTensors:
         )
     opened = {name: read_tensors(shard).entries for name, shard in shards.items()}
 
-    lacking = [
-        f"{name} ({shard})" for name, shard in weight_map.items() if name not in opened[shard]
-    ]
+    lacking = [f"{name} ({file})" for name, file in weight_map.items() if name not in opened[file]]
     if lacking:
         raise ValueError(
-            f"{path}: {len(lacking)} tensors are not in the shard that should hold them: {_few(lacking)}"
+            f"{path}: {len(lacking)} tensors are not in the shard that should hold them: "
+            f"{_few(lacking)}"
         )
     entries = {name: opened[shard][name] for name, shard in weight_map.items()}
     for held in opened.values():  # what the index forgot is not lost: whoever loads decides
@@ -170,19 +166,27 @@ def _read_sharded(path: Path) -> LazyTensors:
 
 
 def _inside(index: Path, shard: str) -> Path:
-    """The path of a shard, which must be a weight file in its index's folder: an index is "
-    "downloaded data."""
+    """The path of a shard, which must lie in its index's folder: an index is downloaded data."""
     folder = index.parent
     pure = PurePosixPath(shard)
-    real = (folder / shard).resolve()
     homes = [folder.resolve()]
-    # A snapshot in the cache of huggingface_hub is made of links to its repository's blobs: the one way out.
+    # The one way out: a snapshot in huggingface_hub's cache is made of links to its blobs.
     homes += [place.parent / "blobs" for place in homes[0].parents if place.name == "snapshots"][:1]
-    plain = shard and not pure.is_absolute() and ".." not in pure.parts and "\\" not in shard
-    if not plain or not any(real.is_relative_to(home) for home in homes):
+    inside = shard and not pure.is_absolute() and ".." not in pure.parts and "\\" not in shard
+    if inside:
+        try:
+            real = (folder / shard).resolve()
+            inside = any(real.is_relative_to(home) for home in homes)
+        except (
+            OSError,
+            RuntimeError,
+            ValueError,
+        ):  # links in a circle, a name that no file can have
+            inside = False
+    if not inside:
         raise ValueError(
-            f"{index}: refused: shard {shard!r} is outside the folder; put the files themselves "
-            "next to the index"
+            f"{index}: refused: shard {shard!r} is not inside the folder; "
+            "put the files themselves next to the index"
         )
     if pure.name.endswith(".index.json"):
         raise ValueError(f"{index}: shard {shard!r} is another index, not a weight file")
@@ -195,7 +199,7 @@ def write_tensors(
     max_shard_bytes: int = 5_000_000_000,
     metadata: Mapping[str, str] | None = None,
 ) -> list[Path]:
-    """Writes tensors as `model.safetensors`, or as numbered shards and their index where they are larger.
+    """Writes `model.safetensors`, or numbered shards and their index where the tensors are larger.
 
     Everything is first written under temporary names and only then renamed: a write that fails (a
     full disk) leaves the folder's earlier weights as they were. Earlier safetensors weights that
@@ -247,13 +251,10 @@ def write_tensors(
 
 
 def _replace(folder: Path, names: list[str], temporary: list[Path], index: bool) -> None:
-    """Puts finished files in the place of the earlier ones; at no moment does the folder read as "
-    "a mix of both."""
+    """Puts finished files in the place of the earlier ones; at no moment does it read as a mix."""
     old_index = folder / SAFETENSORS_INDEX
-    if index:
-        old_index.unlink(
-            missing_ok=True
-        )  # else a stop half-way would leave an old index over new shards
+    if index:  # a stop half-way would else leave an old index over new shards
+        old_index.unlink(missing_ok=True)
     for path, name in zip(temporary, names, strict=False):
         os.replace(path, folder / name)
     if index:
@@ -287,14 +288,10 @@ def _plan(tensors: Mapping[str, np.ndarray], max_shard_bytes: int) -> list[list[
 
 
 def _array(value: np.ndarray, name: str) -> np.ndarray:
-    """The array as safetensors must have it: it reads the memory as it lies, so C order and this "
-    "byte order."""
+    """The array in C order and this machine's byte order: safetensors takes memory as it lies."""
     array = np.asarray(value, order="C")
-    array = (
-        array.astype(array.dtype.newbyteorder("="), copy=False)
-        if not array.dtype.isnative
-        else array
-    )
+    if not array.dtype.isnative:
+        array = array.astype(array.dtype.newbyteorder("="))
     if array.dtype not in DTYPES.values():
         raise ValueError(f"tensor {name!r}: safetensors has no {array.dtype}; cast it first")
     return array
@@ -309,8 +306,7 @@ def _write_file(arrays: dict[str, np.ndarray], path: Path, metadata: dict[str, s
 
 
 def _sync(path: Path) -> None:
-    """Waits until the file is on the disk: a rename may otherwise outlive a crash that its bytes "
-    "do not."""
+    """Waits until the file is on the disk: its new name must not survive a crash without it."""
     with open(path, "rb+") as file:
         os.fsync(file.fileno())
 

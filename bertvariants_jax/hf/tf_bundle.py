@@ -25,12 +25,13 @@ from bertvariants_jax.hf.lazy import LazyTensor, LazyTensors, map_file
 DTYPES = {
     1: np.dtype(np.float32), 2: np.dtype(np.float64), 3: np.dtype(np.int32), 4: np.dtype(np.uint8),
     5: np.dtype(np.int16), 6: np.dtype(np.int8), 9: np.dtype(np.int64), 10: np.dtype(np.bool_),
-    14: np.dtype(ml_dtypes.bfloat16), 17: np.dtype(np.uint16), 19: np.dtype(np.float16), 22: np.dtype(np.uint32),
-    23: np.dtype(np.uint64),
+    14: np.dtype(ml_dtypes.bfloat16), 17: np.dtype(np.uint16), 19: np.dtype(np.float16),
+    22: np.dtype(np.uint32), 23: np.dtype(np.uint64),
 }  # fmt: skip
 STRING = 7
 FOOTER = 48  # bytes: two block handles, padding, the magic number
 MAGIC = bytes.fromhex("57fb808b247547db")
+CASTAGNOLI = 0x82F63B78  # the polynomial of crc32c, its bits reversed
 
 
 class _Damaged(Exception):
@@ -48,10 +49,10 @@ class _Entry(NamedTuple):
 
 
 def read_tf_checkpoint(source: str | os.PathLike) -> LazyTensors:
-    """Opens a TF1 or TF2 checkpoint without reading any tensor: variable name -> array, as the checkpoint names them.
+    """Opens a TF1 or TF2 checkpoint, without reading any tensor: variable name -> array.
 
-    String variables (TF2's object graph) are left out: they hold no numbers. A tensor's checksum is
-    compared when it is read. bfloat16 is `ml_dtypes.bfloat16`.
+    Names are those of the checkpoint. String variables (TF2's object graph) are left out: they hold
+    no numbers. A tensor's checksum is compared when it is read. bfloat16 is `ml_dtypes.bfloat16`.
 
     Args:
       source: the prefix `X`, one of its files, or a folder with exactly one `*.index`.
@@ -95,9 +96,8 @@ def _find_index(path: Path) -> Path:
         found = sorted(path.glob("*.index"))
         if len(found) > 1:
             raise ValueError(
-                f"{path}: {len(found)} checkpoints: {', '.join(f.stem for f in found[:8])}; name "
-                "one, "
-                f"for example {path / found[-1].stem}"
+                f"{path}: {len(found)} checkpoints: {', '.join(f.stem for f in found[:8])}; "
+                f"name one, for example {path / found[-1].stem}"
             )
         if not found:
             raise FileNotFoundError(
@@ -108,9 +108,8 @@ def _find_index(path: Path) -> Path:
     index = path.with_name(f"{prefix}.index")
     if not index.is_file():
         raise FileNotFoundError(
-            f"{path}: no TensorFlow checkpoint: {index} does not exist (a single .ckpt file is of "
-            "the format V1, "
-            "which TensorFlow has to convert)"
+            f"{path}: no TensorFlow checkpoint: {index} does not exist "
+            "(a single .ckpt file is of the format V1, which TensorFlow has to convert)"
         )
     return index
 
@@ -121,8 +120,8 @@ def _lazy(
     def read() -> np.ndarray:
         if _masked(_crc32c(raw)) != checksum:
             raise ValueError(
-                f"{path}: damaged: the checksum of variable {name!r} is wrong; download or copy it "
-                "again"
+                f"{path}: damaged: the checksum of variable {name!r} is wrong; "
+                "download or copy it again"
             )
         array = np.array(raw).view(dtype).reshape(shape)
         return array if sys.byteorder == "little" else array.byteswap()
@@ -133,8 +132,8 @@ def _lazy(
 def _check(name: str, row: _Entry) -> np.dtype:
     if row.sliced:
         raise _Damaged(
-            f"variable {name!r} is stored in slices (a partitioned variable), which this reader "
-            "does not do"
+            f"variable {name!r} is stored in slices (a partitioned variable), "
+            "which this reader does not do"
         )
     if row.dtype not in DTYPES:
         raise _Damaged(
@@ -143,8 +142,8 @@ def _check(name: str, row: _Entry) -> np.dtype:
     dtype = DTYPES[row.dtype]
     if row.size != math.prod(row.shape) * dtype.itemsize:
         raise _Damaged(
-            f"damaged: variable {name!r}, {dtype} {list(row.shape)}, is said to have {row.size} "
-            "bytes"
+            f"damaged: variable {name!r}, {dtype} {list(row.shape)}, "
+            f"is said to have {row.size} bytes"
         )
     return dtype
 
@@ -156,8 +155,7 @@ def _read_index(data: bytes) -> tuple[int, dict[str, _Entry]]:
     """The number of data files, and where each variable lies."""
     if len(data) < FOOTER or data[-8:] != MAGIC:
         raise _Damaged(
-            f"not a checkpoint index, or truncated: its {len(data)} bytes do not end as a table "
-            "does"
+            f"not a checkpoint index, or truncated: its {len(data)} bytes end unlike a table"
         )
     footer = data[-FOOTER:]
     _, cursor = _handle(footer, 0)  # of the metaindex, which is empty
@@ -190,18 +188,17 @@ def _block(data: bytes, offset: int, size: int) -> Iterator[tuple[bytes, bytes]]
         raise _Damaged(f"damaged: a block at bytes {offset} to {end + 5} of {len(data)}")
     if _masked(_crc32c(np.frombuffer(data, np.uint8, size + 1, offset))) != _fixed32(data, end + 1):
         raise _Damaged(
-            f"damaged: the checksum of the block at byte {offset} is wrong; download or copy it "
-            "again"
+            f"damaged: the checksum of the block at byte {offset} is wrong; "
+            "download or copy it again"
         )
     if data[end] != 0:
         raise _Damaged(
-            "its table is compressed with snappy, which this reader does not do; save it with "
-            "TensorFlow"
+            "its table is compressed with snappy, which this reader does not do; "
+            "save it with TensorFlow"
         )
     block = data[offset:end]
-    limit = size - 4 * (
-        _fixed32(block, size - 4) + 1
-    )  # behind the entries: restart points and their count
+    # behind the entries: where prefix compression restarts, and the count of those places
+    limit = size - 4 * (_fixed32(block, size - 4) + 1)
     if limit < 0:
         raise _Damaged(f"damaged: the block at byte {offset} has no room for its restart points")
     cursor, key = 0, b""
@@ -220,8 +217,7 @@ def _block(data: bytes, offset: int, size: int) -> Iterator[tuple[bytes, bytes]]
 
 
 def _fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """Field numbers and values of one message: ints for the numeric wire types, bytes for the "
-    "others."""
+    """Field numbers and values of one message: ints of the numeric wire types, bytes of others."""
     cursor = 0
     while cursor < len(data):
         tag, cursor = _varint(data, cursor)
@@ -266,18 +262,11 @@ def _entry(data: bytes) -> _Entry:
         for field, dim in _fields(shape)
         if field == 2 and isinstance(dim, bytes)
     ]
-    if not all(isinstance(dim, int) and dim < 1 << 62 for dim in dims):
+    if len(dims) > 32 or not all(isinstance(dim, int) and dim < 1 << 62 for dim in dims):
         raise _Damaged("damaged: a variable has no valid shape")
     dtype, shard, offset, size, checksum = numbers
-    return _Entry(
-        dtype,
-        tuple(dims),
-        shard,
-        offset,
-        size,
-        checksum,
-        sliced=any(field == 7 for field, _ in fields),
-    )
+    sliced = any(field == 7 for field, _ in fields)
+    return _Entry(dtype, tuple(dims), shard, offset, size, checksum, sliced)
 
 
 def _varint(data: bytes, cursor: int) -> tuple[int, int]:
@@ -308,24 +297,23 @@ def _crc_table() -> np.ndarray:
     """What two zero bytes make of a register whose upper half is empty: uint32 [65536]."""
     table = np.arange(1 << 16, dtype=np.uint32)
     for _ in range(16):
-        table = np.where(table & 1, (table >> 1) ^ np.uint32(0x82F63B78), table >> 1).astype(
-            np.uint32
-        )
+        table = table >> 1 ^ (table & 1) * np.uint32(CASTAGNOLI)
     return table
 
 
 def _crc32c(data: np.ndarray) -> int:
     """CRC-32C (Castagnoli) of bytes uint8 [n], in numpy at some 300 MB/s.
 
-    The register is linear in the data, so the data is cut into lanes that run side by side and are then joined in
-    pairs. Starting from all ones is the same as inverting the first four bytes, and leading zeros change nothing.
+    The register is linear in the data, so the data is cut into lanes that run side by side and are
+    then joined in pairs. Starting from all ones is the same as inverting the first four bytes, and
+    leading zeros change nothing.
     """
     if len(data) < 4:
         register = 0xFFFFFFFF
         for byte in data.tolist():
             register ^= byte
             for _ in range(8):
-                register = register >> 1 ^ (0x82F63B78 if register & 1 else 0)
+                register = register >> 1 ^ (register & 1) * CASTAGNOLI
         return register ^ 0xFFFFFFFF
 
     table = _crc_table()
@@ -343,9 +331,8 @@ def _crc32c(data: np.ndarray) -> int:
         register = table[(register ^ word) & 0xFFFF] ^ (register >> 16)
 
     bits = np.uint32(1) << np.arange(32, dtype=np.uint32)
-    shift = table[bits & 0xFFFF] ^ (
-        bits >> 16
-    )  # the linear map of two zero bytes, by its images of the 32 bits
+    # the linear map that is two more zero bytes, as the images of the 32 bits
+    shift = table[bits & 0xFFFF] ^ (bits >> 16)
     for _ in range(width.bit_length() - 2):
         shift = _apply(shift, shift)
     while len(register) > 1:
@@ -364,6 +351,5 @@ def _apply(images: np.ndarray, register: np.ndarray) -> np.ndarray:
 
 
 def _masked(crc: int) -> int:
-    """The crc as it is stored: LevelDB turns it so that a crc of data that holds crcs stays a "
-    "good one."""
+    """The crc as LevelDB stores it: altered, lest it be taken of data that holds crcs itself."""
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF

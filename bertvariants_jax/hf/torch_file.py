@@ -1,4 +1,4 @@
-"""PyTorch's `torch.save` files of a state dict, read without torch and without running anything that they hold.
+"""PyTorch's files of a state dict, read without torch and without running anything that they hold.
 
 Formats: the zip archive of torch >= 1.6 (`data.pkl` and one uncompressed entry a storage) and the
 older stream of pickles with the storages behind it. A pickle is a program; `pickletools` only
@@ -26,25 +26,22 @@ import numpy as np
 
 from bertvariants_jax.hf.lazy import LazyTensor, LazyTensors, map_file
 
-_BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
-STORAGES = {
-    "FloatStorage": np.dtype(np.float32), "DoubleStorage": np.dtype(np.float64), "HalfStorage": np.dtype(np.float16),
-    "BFloat16Storage": _BFLOAT16, "LongStorage": np.dtype(np.int64), "IntStorage": np.dtype(np.int32),
-    "ShortStorage": np.dtype(np.int16), "CharStorage": np.dtype(np.int8), "ByteStorage": np.dtype(np.uint8),
-    "BoolStorage": np.dtype(np.bool_), "UntypedStorage": np.dtype(np.uint8),
-}  # fmt: skip
 DTYPES = {
-    "float32": np.dtype(np.float32), "float64": np.dtype(np.float64), "float16": np.dtype(np.float16),
-    "bfloat16": _BFLOAT16, "float8_e4m3fn": np.dtype(ml_dtypes.float8_e4m3fn),
-    "float8_e5m2": np.dtype(ml_dtypes.float8_e5m2), "bool": np.dtype(np.bool_),
-    "int64": np.dtype(np.int64), "int32": np.dtype(np.int32), "int16": np.dtype(np.int16), "int8": np.dtype(np.int8),
-    "uint64": np.dtype(np.uint64), "uint32": np.dtype(np.uint32), "uint16": np.dtype(np.uint16),
-    "uint8": np.dtype(np.uint8),
+    "float64": np.float64, "float32": np.float32, "float16": np.float16,
+    "bfloat16": ml_dtypes.bfloat16, "float8_e4m3fn": ml_dtypes.float8_e4m3fn,
+    "float8_e5m2": ml_dtypes.float8_e5m2, "bool": np.bool_,
+    "int64": np.int64, "int32": np.int32, "int16": np.int16, "int8": np.int8,
+    "uint64": np.uint64, "uint32": np.uint32, "uint16": np.uint16, "uint8": np.uint8,
+}  # fmt: skip
+DTYPES = {name: np.dtype(kind) for name, kind in DTYPES.items()}
+STORAGES = {
+    "DoubleStorage": "float64", "FloatStorage": "float32", "HalfStorage": "float16",
+    "BFloat16Storage": "bfloat16", "LongStorage": "int64", "IntStorage": "int32",
+    "ShortStorage": "int16", "CharStorage": "int8", "ByteStorage": "uint8", "BoolStorage": "bool",
+    "UntypedStorage": "uint8",
 }  # fmt: skip
 MAGIC = 0x1950A86A20F9469CFC6C  # what the stream format begins with
-MAX_EXPANDED = (
-    1 << 30
-)  # bytes; a tensor that repeats its storage (stride 0) may not fill the memory
+MAX_EXPANDED = 1 << 30  # bytes of a tensor that repeats its storage (stride 0): not all memory
 
 
 class _Damaged(Exception):
@@ -86,8 +83,7 @@ def read_torch(path: str | os.PathLike) -> dict[str, np.ndarray]:
 
 
 def open_torch(path: str | os.PathLike) -> LazyTensors:
-    """As `read_torch`, but tensors are read when they are asked for. Same errors; a checksum's "
-    "comes at reading."""
+    """As `read_torch`, but a tensor is read, and its checksum compared, when it is asked for."""
     path = Path(path)
     data = map_file(path)
     try:
@@ -98,7 +94,8 @@ def open_torch(path: str | os.PathLike) -> LazyTensors:
     except _Damaged as error:
         raise ValueError(f"{path}: {error}") from error
     raise ValueError(
-        f"{path}: not a PyTorch file: it begins with {data[:8].tobytes()!r}, neither a zip nor a pickle"
+        f"{path}: not a PyTorch file, neither a zip archive nor a pickle: "
+        f"it begins with {data[:8].tobytes()!r}"
     )
 
 
@@ -111,7 +108,8 @@ def _open_zip(path: Path, data: np.ndarray) -> LazyTensors:
             members = {info.filename: info for info in archive.infolist()}
     except (zipfile.BadZipFile, NotImplementedError, OSError) as error:
         raise _Damaged(
-            f"damaged or truncated zip archive of {len(data):,} bytes ({error}); download or copy it again"
+            f"damaged or truncated zip archive of {len(data):,} bytes ({error}); "
+            "download or copy it again"
         ) from error
     pickles = [name for name in members if name.endswith("/data.pkl") and name.count("/") == 1]
     if len(pickles) != 1:
@@ -147,7 +145,8 @@ def _member(data: np.ndarray, info: zipfile.ZipInfo) -> np.ndarray:
     """The bytes of an uncompressed entry, where they lie in the mapped archive."""
     if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1:
         raise _Damaged(
-            f"entry {info.filename} is compressed or encrypted, which torch.save never does; save it again"
+            f"entry {info.filename} is compressed or encrypted, which torch.save never does; "
+            "save it again"
         )
     header = data[info.header_offset : info.header_offset + 30].tobytes()
     if info.header_offset < 0 or len(header) < 30 or header[:4] != b"PK\x03\x04":
@@ -156,7 +155,8 @@ def _member(data: np.ndarray, info: zipfile.ZipInfo) -> np.ndarray:
     start = info.header_offset + 30 + name + extra
     if start + info.file_size > len(data):
         raise _Damaged(
-            f"truncated: entry {info.filename} needs {start + info.file_size:,} bytes and the file has {len(data):,}"
+            f"truncated: entry {info.filename} needs {start + info.file_size:,} bytes "
+            f"and the file has {len(data):,}"
         )
     return data[start : start + info.file_size]
 
@@ -165,7 +165,7 @@ def _checked(raw: np.ndarray, info: zipfile.ZipInfo) -> np.ndarray:
     if zlib.crc32(raw) != info.CRC:
         raise _Damaged(
             f"damaged: the checksum of entry {info.filename} is wrong; download it again "
-            "(or, if it was written with torch's set_crc32_options(False), load it in torch and save it again)"
+            "(or, if torch's set_crc32_options(False) wrote it, load it in torch and save it again)"
         )
     return raw
 
@@ -225,8 +225,8 @@ def _state_dict(value: object) -> dict[str, _Tensor]:
     for name, tensor in value.items():
         if not isinstance(name, str) or not isinstance(tensor, _Tensor):
             raise _Damaged(
-                f"entry {str(name)[:80]!r} is a {_kind(tensor)}, not a tensor: this is a training checkpoint or "
-                "the like; save model.state_dict() alone"
+                f"entry {str(name)[:80]!r} is a {_kind(tensor)}, not a tensor: this is a training "
+                "checkpoint or the like; save model.state_dict() alone"
             )
     return value
 
@@ -268,7 +268,7 @@ def _check_bounds(name: str, tensor: _Tensor, held: int) -> None:
         raise _Damaged(
             f"damaged: tensor {name!r} of shape {tensor.shape} reaches outside its storage"
         )
-    if count * size > max(storage.nbytes, MAX_EXPANDED) or len(tensor.shape) > 32:
+    if count * size > max(storage.nbytes, MAX_EXPANDED):
         raise _Damaged(
             f"refused: tensor {name!r} of shape {tensor.shape} is far larger than its storage"
         )
@@ -292,16 +292,14 @@ def _array(tensor: _Tensor, raw: np.ndarray, byteorder: str) -> np.ndarray:
 
 
 def _unpickle(stream) -> object:
-    """Carries out one pickle of plain values and torch's tensors, from the stream's place to just "
-    "behind it."""
+    """Carries out one pickle of plain values and tensors; leaves the stream just behind it."""
     try:
         return _carry_out(stream)
     except _Damaged:
         raise
     except (
         ValueError,
-        IndexError,
-        KeyError,
+        LookupError,
         TypeError,
         AttributeError,
         OverflowError,
@@ -373,7 +371,7 @@ def _carry_out(stream) -> object:
                 args, function = stack.pop(), stack.pop()
                 stack.append(_build(function, args))
             case "BUILD":
-                stack.pop()  # an OrderedDict's attributes: `_metadata`, the versions of torch's modules
+                stack.pop()  # an OrderedDict's attributes: `_metadata`, versions of torch's modules
                 _container(stack, dict)
             case "STOP":
                 return stack.pop()
@@ -410,9 +408,8 @@ def _global(module: object, name: object) -> _Global:
     if not known:
         raise _Damaged(
             f"refused: the pickle asks for {module[:80]}.{name[:80]}, which no state dict needs; "
-            "nothing "
-            "was run. If you trust the file, load it in torch and save model.state_dict() as "
-            "safetensors"
+            "nothing was run. If you trust the file, load it in torch and save model.state_dict() "
+            "as safetensors"
         )
     return _Global(module, name)
 
@@ -423,11 +420,9 @@ def _storage(identity: object) -> _Storage:
         raise _Damaged(
             "refused: the pickle refers to something outside that is not a tensor's storage"
         )
-    dtype = STORAGES[storage.name]
+    dtype = DTYPES[STORAGES[storage.name]]
     start = 0
-    if (
-        view and view[0] is not None
-    ):  # the stream format's way to say that a storage is a part of another
+    if view and view[0] is not None:  # in the stream format a storage may be a part of another
         _, start, count = view[0]
     if not all(type(n) is int and n >= 0 for n in (start, count)):
         raise _Damaged(f"damaged: storage {key[:40]!r} has no valid size")
@@ -454,9 +449,8 @@ def _typed_tensor(
             "a tensor is not a plain one (a lazy conjugate or negative, or of a special kind)"
         )
     size, stride = tuple(size), tuple(stride)
-    if len(size) != len(stride) or not all(
-        type(n) is int and n >= 0 for n in (offset, *size, *stride)
-    ):
+    whole = all(type(n) is int and n >= 0 for n in (offset, *size, *stride))
+    if not whole or len(size) != len(stride) or len(size) > 32:
         raise _Damaged("damaged: a tensor has no valid shape")
     return _Tensor(
         storage, storage.dtype if dtype is None else DTYPES[dtype.name], offset, size, stride
@@ -487,10 +481,8 @@ _BUILDERS = {
 
 
 def _kind(value: object) -> str:
-    """What a value is, in a word: a value of a strange file is not printed, its text may have no "
-    "end."""
+    """What a value is, in a word; never its text, which in a hostile file may have no end."""
     if isinstance(value, _Global):
         return f"reference to {value.module}.{value.name}"
-    return {"_Tensor": "tensor", "_Storage": "storage", "NoneType": "None"}.get(
-        type(value).__name__, type(value).__name__
-    )
+    kind = type(value).__name__
+    return {"_Tensor": "tensor", "_Storage": "storage", "NoneType": "None"}.get(kind, kind)
