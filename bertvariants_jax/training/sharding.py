@@ -1,0 +1,136 @@
+"""Where each array lives: a device mesh, and one table from parameter names to mesh axes.
+
+Modules hold no sharding. The table's patterns match optimizer state too, which repeats the parameters' names.
+"""
+
+import math
+import re
+from dataclasses import dataclass
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from bertvariants_jax.training.paths import layer_axes, layer_size, path_name
+
+AXES = ("data", "fsdp", "model")
+BATCH = PartitionSpec(("data", "fsdp"))
+HOST_KEYS = ("example_id",)  # batch keys that are not sent to the devices
+SMALLEST = 2 ** 13  # leaves with fewer elements a layer stay whole: gathering them costs more than they weigh
+
+
+@dataclass(frozen=True)
+class Mesh:
+    """Devices along each axis; -1 is all that the others leave.
+
+    data: copies of the parameters. fsdp: parameters and optimizer state are cut, the batch too.
+    model: heads and feed-forward units are cut.
+    """
+
+    data: int = -1
+    fsdp: int = 1
+    model: int = 1
+
+    def __post_init__(self):
+        sizes = [getattr(self, axis) for axis in AXES]
+        if sizes.count(-1) > 1 or any(size < 1 and size != -1 for size in sizes):
+            raise ValueError(f"mesh sizes must be positive, one of them may be -1 (the rest); got {self}")
+
+
+FSDP = "fsdp"  # the largest axis that divides
+
+# (pattern of the leaf's name, what its last axes are cut by), first match wins. Several choices: the first
+# that divides is taken. "fsdp" goes to the largest axis left unless the rule names it: a word table cut both
+# ways makes XLA gather it whole at each look-up.
+RULES = [
+    (r"word_embeddings/embedding$", [(("model", "fsdp"), None), (None, ("model", "fsdp")), ("model", None)]),
+    (r"(query|key|value|qkv)/kernel$", [(None, "model", None)]),
+    (r"attention/out/kernel$", [("model", None, None)]),
+    (r"ffn/up/kernel$", [(None, "model")]),
+    (r"ffn/down/kernel$", [("model", None)]),
+    (r"", FSDP),
+]
+
+
+def make_mesh(mesh: Mesh = Mesh(), devices=None) -> jax.sharding.Mesh:
+    """The mesh over all devices (or those given); ValueError where the sizes do not multiply to their number.
+
+    Axes are Auto: JAX's default of Explicit axes refuses Linen's layers.
+    """
+    devices = jax.devices() if devices is None else list(devices)
+    sizes = [getattr(mesh, axis) for axis in AXES]
+    known = math.prod(size for size in sizes if size != -1)
+    if -1 in sizes:
+        sizes[sizes.index(-1)] = len(devices) // known
+    if math.prod(sizes) != len(devices):
+        raise ValueError(f"mesh {dict(zip(AXES, sizes, strict=True))} does not cover the {len(devices)} devices; "
+                         f"the sizes must multiply to {len(devices)} (one may be -1)")
+    return jax.make_mesh(sizes, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
+
+
+def spec(name: str, shape: tuple[int, ...], axes: int, sizes: dict[str, int]) -> PartitionSpec:
+    """The cut of one leaf. axes: its leading layer axes, never cut. sizes: devices along each mesh axis."""
+    tail = shape[axes:]
+    if math.prod(tail) < SMALLEST:
+        return PartitionSpec()
+    rule = next(rule for pattern, rule in RULES if re.search(pattern, name))
+    choices = [] if rule == FSDP else [choice for choice in rule if len(choice) <= len(tail)]
+    choices = [(None,) * (len(tail) - len(choice)) + choice for choice in choices]
+
+    def devices(axis) -> int:
+        return math.prod(sizes[part] for part in ((axis,) if isinstance(axis, str) else axis or ()))
+
+    def divides(size: int, axis) -> bool:
+        return size % devices(axis) == 0
+
+    cut: list = [None] * len(tail)
+    if choices:
+        fitting = [choice for choice in choices if all(map(divides, tail, choice))]
+        cut = [axis if divides(size, axis) else None
+               for size, axis in zip(tail, (fitting or choices)[0 if fitting else -1], strict=True)]
+    named = any("fsdp" in (axis or ()) for choice in choices for axis in choice if not isinstance(axis, str))
+    if not named:
+        free = [i for i, size in enumerate(tail) if not devices(cut[i]) > 1 and size % sizes["fsdp"] == 0]
+        if free:
+            cut[max(free, key=lambda i: tail[i])] = "fsdp"
+    parts = [tuple(part for part in ((axis,) if isinstance(axis, str) else axis or ()) if sizes[part] > 1)
+             for axis in cut]
+    cut = [part[0] if len(part) == 1 else part or None for part in parts]
+    return PartitionSpec(*(None,) * axes, *cut) if any(cut) else PartitionSpec()
+
+
+def shardings(mesh: jax.sharding.Mesh, tree):
+    """A tree of NamedSharding for a tree of arrays (or their shapes): parameters, optimizer state, or both.
+
+    A top-level key `memory` is cut along its leading axis as the batch is.
+    """
+    axes, sizes = layer_axes(tree), dict(mesh.shape)
+
+    def one(path, leaf):
+        name = path_name(path)
+        if name.split("/")[0] == "memory":
+            return NamedSharding(mesh, BATCH)
+        return NamedSharding(mesh, spec(name, tuple(leaf.shape), axes[name], sizes))
+
+    return jax.tree_util.tree_map_with_path(one, tree)
+
+
+def batch_sharding(mesh: jax.sharding.Mesh) -> NamedSharding:
+    """Rows over ("data", "fsdp"), all else whole."""
+    return NamedSharding(mesh, BATCH)
+
+
+def replicated(mesh: jax.sharding.Mesh) -> NamedSharding:
+    """Whole on every device."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def batch_parts(mesh: jax.sharding.Mesh) -> int:
+    """Into how many parts the mesh cuts a batch's rows."""
+    return mesh.shape["data"] * mesh.shape["fsdp"]
+
+
+def place(batch, sharding: NamedSharding):
+    """This process's rows of a batch, numpy [B/processes, ...], as global arrays [B, ...] on the devices."""
+    return {key: jax.make_array_from_process_local_data(sharding, np.asarray(value))
+            for key, value in batch.items() if key not in HOST_KEYS}

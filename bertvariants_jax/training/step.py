@@ -1,0 +1,223 @@
+"""One training step as a pure function, run under jit over a device mesh or under pmap.
+
+`update(state, batch, rng)` sees the global batch under jit, and one device's rows under pmap, where it
+adds up over the named axis. Either way the loss of a step is sum_k scales[k] * sums[k] / weights[k] with
+sums and weights over all devices and accumulation steps, so the number of devices and of micro-batches
+changes nothing but rounding.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from bertvariants_jax.objectives.objective import Objective
+from bertvariants_jax.training import sharding
+from bertvariants_jax.training.paths import path_name
+
+State = dict[str, Any]
+
+
+class Program(NamedTuple):
+    """A compiled training step and what belongs to it.
+
+    start(rng, params=None) -> state: drawn from rng, or starting from the parameters given (a host tree).
+    step(state, batch, rng) -> (state, metrics): the state is donated. metrics: name -> float32 [2], a sum
+        and its weight.
+    place(batch) -> the batch on the devices, from this process's rows in numpy.
+    abstract: the state's shapes, with shardings: what a checkpoint is restored into.
+    """
+
+    start: Callable[..., State]
+    step: Callable[..., tuple[State, dict[str, jax.Array]]]
+    place: Callable[[Any], Any]
+    abstract: State
+
+
+def trainable(params: dict, frozen: tuple[str, ...]) -> dict:
+    """The top-level parts of params that are trained."""
+    return {key: value for key, value in params.items() if key not in frozen}
+
+
+def init_state(objective: Objective, optimizer: optax.GradientTransformation, rng: jax.Array,
+               batch_size: int = 0, params: dict | None = None) -> State:
+    """A fresh state {"params", "opt", "step"} and, where the objective has it, "memory" for batch_size rows."""
+    params = objective.init(rng) if params is None else params
+    state = {"params": params, "opt": optimizer.init(trainable(params, objective.frozen)),
+             "step": jnp.zeros((), jnp.int32)}
+    if objective.memory is not None:
+        state["memory"] = objective.memory(batch_size)
+    return state
+
+
+def make_update(objective: Objective, optimizer: optax.GradientTransformation,
+                rate: Callable[[Any], jax.Array] | None = None, accumulate: int = 1,
+                axis: str | None = None) -> Callable:
+    """Build update(state, batch, rng) -> (state, metrics).
+
+    rng is the run's key, the step is folded in here. accumulate: micro-batches, one at a time in memory.
+    rate: learning rate by step, logged. axis: the name of pmap's axis, None under jit.
+    metrics: name -> float32 [2] (sum, weight): "loss", "<term>/loss", the objective's own, "rate",
+    "grad_norm", and "finite" (1 where loss and gradients are).
+    """
+
+    def total_over(tree):
+        return jax.lax.psum(tree, axis) if axis else tree
+
+    def update(state, batch, rng):
+        params = state["params"]
+        frozen = {key: params[key] for key in objective.frozen if key in params}
+        trained = trainable(params, objective.frozen)
+        weights = total_over({key: jnp.asarray(w, jnp.float32) for key, w in objective.weights(batch).items()})
+        factors = {key: jnp.where(weights[key] > 0, scale / jnp.where(weights[key] > 0, weights[key], 1), 0.0)
+                   for key, scale in objective.scales.items()}
+        rng = jax.random.fold_in(rng, state["step"])
+        if axis:
+            rng = jax.random.fold_in(rng, jax.lax.axis_index(axis))
+
+        def share(trained, rows, rng, memory):
+            """What these rows add to the step's loss."""
+            carried = () if memory is None else (memory,)
+            out = objective.loss({**frozen, **trained}, rows, rng, *carried)
+            loss = sum(factors[key] * out.sums[key].astype(jnp.float32) for key in factors)
+            sums = {key: out.sums[key].astype(jnp.float32) for key in factors}
+            metrics = {key: jnp.stack([jnp.asarray(x, jnp.float32) for x in pair])
+                       for key, pair in out.metrics.items()}
+            return loss, (sums, metrics, out.memory)
+
+        gradient = jax.value_and_grad(share, has_aux=True)
+        memory = state.get("memory")
+        if accumulate == 1:
+            (loss, (sums, metrics, memory)), grads = gradient(trained, batch, rng, memory)
+        else:
+            def turn(grads, xs):
+                index, rows, memory = xs
+                (loss, (sums, metrics, memory)), more = gradient(
+                    trained, rows, jax.random.fold_in(rng, index), memory)
+                return jax.tree.map(jnp.add, grads, more), (loss, sums, metrics, memory)
+
+            grads, (*added, memory) = jax.lax.scan(
+                turn, jax.tree.map(jnp.zeros_like, trained),
+                (jnp.arange(accumulate), deal(batch, accumulate), deal(memory, accumulate)))
+            loss, sums, metrics = jax.tree.map(lambda x: x.sum(0), tuple(added))
+            memory = gather(memory)
+        grads, loss, sums, metrics = total_over((grads, loss, sums, metrics))
+
+        updates, opt = optimizer.update(grads, state["opt"], trained)
+        new = {"params": {**frozen, **optax.apply_updates(trained, updates)}, "opt": opt, "step": state["step"] + 1}
+        if "memory" in state:
+            new["memory"] = memory
+        norm = optax.tree.norm(grads)
+        single = {"loss": loss, "grad_norm": norm, "finite": jnp.isfinite(loss) & jnp.isfinite(norm)}
+        if rate is not None:
+            single["rate"] = rate(state["step"])
+        terms = {f"{key}/loss": jnp.stack([sums[key], weights[key]]) for key in sums}
+        ones = {key: jnp.stack([jnp.asarray(x, jnp.float32), jnp.ones(())]) for key, x in single.items()}
+        return new, {**ones, **terms, **metrics}
+
+    return update
+
+
+def deal(rows, hands: int):
+    """Leaves [B, ...] -> [hands, B/hands, ...], dealt out row by row so that each device keeps its own rows."""
+    return jax.tree.map(
+        lambda x: jnp.moveaxis(x.reshape(x.shape[0] // hands, hands, *x.shape[1:]), 1, 0), rows)
+
+
+def gather(hands):
+    """The inverse of `deal`."""
+    return jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1).reshape(-1, *x.shape[2:]), hands)
+
+
+def under_jit(objective: Objective, optimizer: optax.GradientTransformation, mesh: jax.sharding.Mesh, *,
+              batch_size: int, rate=None, accumulate: int = 1) -> Program:
+    """The step over a mesh: parameters and optimizer state cut by the rules table, rows over data and fsdp.
+
+    batch_size: global. The state is created cut and donated to each step. ValueError where the batch does
+    not divide.
+    """
+    check_rows(batch_size, sharding.batch_parts(mesh), accumulate)
+    whole, rows = sharding.replicated(mesh), sharding.batch_sharding(mesh)
+    start, abstract = opening(objective, optimizer, batch_size, lambda state: sharding.shardings(mesh, state))
+    places = jax.tree.map(lambda leaf: leaf.sharding, abstract)
+    step = jax.jit(make_update(objective, optimizer, rate, accumulate), donate_argnums=0,
+                   in_shardings=(places, rows, whole), out_shardings=(places, whole))
+    return Program(start, step, lambda batch: sharding.place(batch, rows), abstract)
+
+
+def under_pmap(objective: Objective, optimizer: optax.GradientTransformation, *, batch_size: int, rate=None,
+               accumulate: int = 1, devices=None) -> Program:
+    """The step mapped over devices in the classic way: the state whole on each, gradients added with psum.
+
+    For one host. JAX keeps pmap in maintenance; `under_jit` does the same and more.
+    """
+    if jax.process_count() > 1:
+        raise ValueError("parallel=pmap runs on one host; use parallel=mesh on several")
+    devices = jax.devices() if devices is None else list(devices)
+    check_rows(batch_size, len(devices), accumulate)
+    mesh = sharding.make_mesh(devices=devices)
+    rows, whole = sharding.batch_sharding(mesh), sharding.replicated(mesh)
+    start, abstract = opening(objective, optimizer, batch_size, lambda state: {
+        key: jax.tree.map(lambda _, key=key: rows if key == "memory" else whole, part) for key, part in state.items()})
+    axes = {key: 0 if key == "memory" else None for key in abstract}
+    mapped = jax.pmap(make_update(objective, optimizer, rate, accumulate, axis="devices"), axis_name="devices",
+                      in_axes=(axes, 0, None), out_axes=(axes, None), donate_argnums=0, devices=devices)
+
+    def split(tree):
+        return jax.tree.map(lambda x: x.reshape(len(devices), -1, *x.shape[1:]), tree)
+
+    def step(state, batch, rng):
+        if "memory" in state:
+            state = {**state, "memory": split(state["memory"])}
+        state, metrics = mapped(state, split(batch), rng)
+        if "memory" in state:
+            state["memory"] = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), state["memory"])
+        return state, metrics
+
+    return Program(start, step, lambda batch: sharding.place(batch, rows), abstract)
+
+
+def opening(objective: Objective, optimizer: optax.GradientTransformation, batch_size: int,
+            places_of: Callable[[State], State]) -> tuple[Callable[..., State], State]:
+    """`start` and `abstract` of a Program whose state lies as places_of(shapes) says, from the first moment."""
+
+    def fresh(rng, params=None):
+        return init_state(objective, optimizer, rng, batch_size, params)
+
+    shapes = jax.eval_shape(fresh, jax.random.key(0))
+    places = places_of(shapes)
+    draw = jax.jit(fresh, out_shardings=places)
+    begin = jax.jit(lambda params: fresh(None, params), out_shardings=places)
+
+    def start(rng, params=None):
+        return draw(rng) if params is None else begin(put_params(params, shapes["params"], places["params"]))
+
+    return start, jax.tree.map(lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), shapes, places)
+
+
+def check_rows(batch_size: int, parts: int, accumulate: int) -> None:
+    if accumulate < 1 or batch_size < 1 or batch_size % (parts * accumulate):
+        raise ValueError(f"batch_size {batch_size} must be a multiple of devices that share it ({parts}) x "
+                         f"accumulate ({accumulate}) = {parts * accumulate}")
+
+
+def put_params(params, abstract, places):
+    """Given parameters on the devices, in the dtypes of the objective's own; ValueError names what does not fit."""
+    given = {path_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(params)}
+    wanted = {path_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(abstract)}
+    faults = [f"{name} is missing" for name in wanted if name not in given]
+    faults += [f"{name} is not a parameter of this objective" for name in given if name not in wanted]
+    faults += [f"{name} has shape {tuple(given[name].shape)}, wanted {tuple(leaf.shape)}"
+               for name, leaf in wanted.items() if name in given and tuple(given[name].shape) != tuple(leaf.shape)]
+    if faults:
+        more = f" and {len(faults) - 8} more" if len(faults) > 8 else ""
+        raise ValueError("the initial parameters do not fit the objective: " + "; ".join(faults[:8]) + more)
+
+    def put(path, leaf, place):
+        value = np.array(given[path_name(path)], leaf.dtype)  # a copy: the step donates what it is given
+        return jax.make_array_from_callback(value.shape, place, lambda index: value[index])
+
+    return jax.tree_util.tree_map_with_path(put, abstract, places)

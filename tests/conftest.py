@@ -1,0 +1,41 @@
+"""Eight fake CPU devices, the options that choose slow or peer tests, and the shared real data."""
+
+import os
+import pathlib
+
+# before JAX is imported; without NPROC, queued steps over fake devices starve XLA's thread pool and hang
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["NPROC"] = "16"
+os.environ["XLA_FLAGS"] = ("--xla_force_host_platform_device_count=8"
+                           " --xla_cpu_collective_call_terminate_timeout_seconds=20")
+
+import pytest  # noqa: E402
+
+CHOICES = {"peers": "compares with torch and transformers, live", "long": "takes minutes"}
+
+
+def pytest_addoption(parser):
+    for name, text in CHOICES.items():
+        parser.addoption(f"--{name}", action="store_true", help=f"run what {text}")
+
+
+def pytest_configure(config):
+    for name, text in CHOICES.items():
+        config.addinivalue_line("markers", f"{name}: {text} (only with --{name})")
+
+
+def pytest_collection_modifyitems(config, items):
+    for name in CHOICES:
+        if not config.getoption(f"--{name}"):
+            for item in items:
+                if name in item.keywords:
+                    item.add_marker(pytest.mark.skip(reason=f"needs --{name}"))
+
+
+@pytest.fixture(scope="session")
+def shared_data():
+    """The folder of real data beside the repository; skips where there is none."""
+    folder = pathlib.Path(__file__).parents[2] / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip("no ../shared/data beside the repository")
+    return folder

@@ -1,0 +1,129 @@
+"""One device, eight, pmap and accumulation take the same steps; the step compiles once; frozen parts stay."""
+
+import jax
+import numpy as np
+import pytest
+import toy
+
+from bertvariants_jax.training import optimizer, sharding, step
+
+OPTIM = optimizer.Optim(rate=1e-2, warmup=2, schedule="shifted", clip=0.5)
+STEPS, BATCH = 20, 32
+
+
+def run(kind="mesh", mesh=sharding.Mesh(), devices=8, accumulate=1, steps=STEPS, params=None, optim=OPTIM, **net):
+    """-> (loss curve, gradient norms, final parameters on the host)."""
+    objective, devices = toy.objective(**net), jax.devices()[:devices]
+    options = {"batch_size": BATCH, "rate": optimizer.schedule(optim, steps), "accumulate": accumulate}
+    build = optimizer.build(optim, steps)
+    program = (step.under_pmap(objective, build, devices=devices, **options) if kind == "pmap" else
+               step.under_jit(objective, build, sharding.make_mesh(mesh, devices), **options))
+    state, curve, norms = program.start(jax.random.key(0), params), [], []
+    for at in range(steps):
+        state, metrics = program.step(state, program.place(toy.rows(BATCH, seed=at)), jax.random.key(1))
+        curve.append(float(metrics["loss"][0]))
+        norms.append(float(metrics["grad_norm"][0]))
+    return np.array(curve), np.array(norms), jax.device_get(state["params"])
+
+
+@pytest.fixture(scope="module")
+def reference():
+    return run(devices=1, dropout=0.0)
+
+
+WAYS = {
+    "data 8": {}, "fsdp 8": {"mesh": sharding.Mesh(1, 8)}, "2 x 2 x 2": {"mesh": sharding.Mesh(2, 2, 2)},
+    "model 8": {"mesh": sharding.Mesh(1, 1, 8)}, "accumulate 4": {"devices": 1, "accumulate": 4},
+    "fsdp 8 accumulate 4": {"mesh": sharding.Mesh(1, 8), "accumulate": 4},
+    "pmap 8": {"kind": "pmap"}, "pmap 8 accumulate 4": {"kind": "pmap", "accumulate": 4},
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_every_way_takes_the_same_steps(way, reference):
+    curve, norms, params = run(dropout=0.0, **WAYS[way])
+    print(way, "loss", np.max(np.abs(curve / reference[0] - 1)), "norm", np.max(np.abs(norms / reference[1] - 1)))
+    np.testing.assert_allclose(curve, reference[0], rtol=1e-5)
+    np.testing.assert_allclose(norms, reference[1], rtol=1e-4)
+    assert curve[-1] < curve[0] - 0.2
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), params, reference[2])
+
+
+@pytest.mark.parametrize("mesh", [sharding.Mesh(), sharding.Mesh(1, 8), sharding.Mesh(2, 2, 2)])
+def test_dropout_does_not_depend_on_the_mesh(mesh):
+    np.testing.assert_allclose(run(mesh=mesh, steps=6)[0], run(devices=1, steps=6)[0], rtol=1e-5)
+
+
+def test_pmap_drops_differently_on_each_device():
+    alone, mapped = run(devices=1, steps=3)[0], run(kind="pmap", steps=3)[0]
+    assert np.max(np.abs(alone - mapped)) > 1e-5
+
+
+@pytest.mark.parametrize("way", [{}, {"accumulate": 4}, {"kind": "pmap"}])
+def test_memory_goes_from_step_to_step_row_by_row(way):
+    alone = run(devices=1, dropout=0.0, memory=True, steps=5)[0]
+    np.testing.assert_allclose(run(dropout=0.0, memory=True, steps=5, **way)[0], alone, rtol=1e-5)
+    assert abs(alone[1] - run(devices=1, dropout=0.0, steps=5)[0][1]) > 1e-6
+
+
+def test_frozen_parts_keep_their_values_and_have_no_optimizer_state():
+    objective = toy.objective(frozen=("teacher",))
+    state = step.init_state(objective, optimizer.build(OPTIM, STEPS), jax.random.key(0))
+    assert not [name for name in map(str, jax.tree_util.tree_flatten_with_path(state["opt"])[0]) if "teacher" in name]
+    before = objective.init(jax.random.key(0))
+    after = run(frozen=("teacher",), steps=3, params=before)[2]
+    np.testing.assert_array_equal(after["teacher"]["kernel"], before["teacher"]["kernel"])
+    assert np.abs(after["pair"]["kernel"] - before["pair"]["kernel"]).max() > 0
+
+
+@pytest.mark.parametrize("host", [True, False])
+def test_given_parameters_are_the_start_and_are_not_touched(host):
+    params = jax.tree.map(lambda x: x + 0.01, toy.objective().init(jax.random.key(5)))
+    given = jax.device_get(params) if host else params
+    given = jax.tree.map(np.array, given) if host else given
+    before = jax.tree.map(np.array, given)
+    for kind in ("mesh", "pmap"):
+        for devices in (1, 8):
+            run(kind, devices=devices, steps=3, params=given)
+            jax.tree.map(np.testing.assert_array_equal, given, before)
+    still = run(steps=3, params=given, optim=optimizer.Optim(rate=0.0))[2]
+    jax.tree.map(np.testing.assert_array_equal, still, before)
+
+
+def test_wrong_initial_parameters_are_named():
+    params = toy.objective().init(jax.random.key(0))
+    params["extra"] = {"kernel": np.zeros(3)}
+    params["pair"] = {"kernel": np.zeros((16, 3))}
+    with pytest.raises(ValueError, match=r"pair/bias is missing.*extra/kernel is not.*pair/kernel has shape"):
+        run(params=params)
+
+
+def test_a_batch_that_does_not_divide_is_refused():
+    with pytest.raises(ValueError, match="batch_size 32 must be a multiple"):
+        run(accumulate=3)
+
+
+def test_terms_are_weighted_once_over_everything():
+    objective, batch = toy.objective(dropout=0.0), toy.rows(BATCH)
+    params = objective.init(jax.random.key(0))
+    out, weights = objective.loss(params, batch, None), objective.weights(batch)
+    expected = sum(objective.scales[k] * out.sums[k] / weights[k] for k in weights)
+    np.testing.assert_allclose(run(kind="pmap", dropout=0.0, steps=1)[0][0], expected, rtol=1e-6)
+
+
+def test_a_term_without_weight_is_zero_and_not_nan():
+    batch = toy.rows(BATCH)
+    batch["masked_weights"][:] = 0
+    program = step.under_jit(toy.objective(), optimizer.build(OPTIM, 4), sharding.make_mesh(), batch_size=BATCH)
+    _, metrics = program.step(program.start(jax.random.key(0)), program.place(batch), jax.random.key(1))
+    assert metrics["finite"][0] == 1 and metrics["mlm/loss"].tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("mesh", [sharding.Mesh(), sharding.Mesh(1, 4, 2)])
+def test_the_step_compiles_once(mesh):
+    program = step.under_jit(toy.objective(), optimizer.build(OPTIM, 4), sharding.make_mesh(mesh), batch_size=BATCH,
+                             accumulate=2)
+    state = program.start(jax.random.key(0))
+    for at in range(4):
+        state, _ = program.step(state, program.place(toy.rows(BATCH, seed=at)), jax.random.key(1))
+    assert program.step._cache_size() == 1
