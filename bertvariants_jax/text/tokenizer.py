@@ -1,0 +1,585 @@
+"""The one tokenizer face of the house over the `tokenizers` library: ids, pairs, offsets, word starts, files.
+
+What the families differ in stands in `families.py`, how their files are read in `vocabulary.py`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from bertvariants_jax.text import vocabulary as vocabularies
+from bertvariants_jax.text.families import MODEL_TYPE_IDS, NAMES
+from bertvariants_jax.text.vocabulary import BYTE_SPACE, SENTENCEPIECE_FILES, UNDERLINE, Vocabulary
+
+FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "merges.txt", *SENTENCEPIECE_FILES)
+SIDECARS = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
+NO_LIMIT = 10**9  # transformers writes 1e30 where it knows no limit
+
+Slot = tuple[int | None, int]  # (special id, or None for the next text; token type)
+
+
+@dataclass(frozen=True, slots=True)
+class Encoding:
+    """One text or pair with its special tokens; five lists of equal length.
+
+    `offsets` are (start, end) characters of the original text that the token belongs to (the first or the second one,
+    as `sequence_ids` says), blanks around it left out; (0, 0) for special tokens. `sequence_ids` and `word_ids` are
+    None there. Words are what the family's splitter makes, numbered from 0 in each text.
+    """
+
+    ids: list[int]
+    type_ids: list[int]
+    offsets: list[tuple[int, int]]
+    sequence_ids: list[int | None]
+    word_ids: list[int | None]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+class Row(NamedTuple):
+    """Tokens of one text, without special ones."""
+
+    ids: list[int]
+    offsets: list[tuple[int, int]]
+    words: list[int | None]
+
+    def cut(self, length: int) -> Row:
+        return Row(self.ids[:length], self.offsets[:length], self.words[:length])
+
+
+class Tokenizer:
+    """Text to ids for every vocabulary of the family; made by `Tokenizer.load` or `train`.
+
+    `family` is a name of `families.FAMILIES`; `kind` is "wordpiece", "bpe" or "unigram". Special tokens are
+    `pad_token`, `unk_token`, `cls_token`, `sep_token`, `mask_token`, `bos_token`, `eos_token` (the piece, or None)
+    and the same with `_id`. `type_ids` says whether token types are given, `model_max_length` is the model's limit or
+    None. Safe to share between threads, and picklable.
+    """
+
+    def __init__(self, vocabulary: Vocabulary, files: dict[str, bytes], options: dict):
+        self._vocabulary = vocabulary
+        self._backend = vocabulary.backend
+        self._files = files
+        self._options = options
+        family = vocabulary.family
+        self.family = family.name
+        self.kind = vocabulary.kind
+        for role in NAMES:
+            piece = vocabulary.special.get(role)
+            setattr(self, f"{role}_token", piece)
+            setattr(self, f"{role}_token_id", None if piece is None else self.token_to_id(piece))
+        self.padding_side: str = options.get("padding_side", family.padding_side)
+        self.pad_token_type_id: int = family.pad_type
+        limit = options.get("model_max_length")
+        self.model_max_length: int | None = int(limit) if limit and limit < NO_LIMIT else None
+        self._single = _layout(self._backend, pair=False)
+        self._pair = _layout(self._backend, pair=True)
+        self.type_ids: bool = self._gives_type_ids()
+
+    def _gives_type_ids(self) -> bool:
+        model_type = self._options.get("model_type")
+        if model_type in MODEL_TYPE_IDS:
+            return MODEL_TYPE_IDS[model_type]
+        told = self._options.get("type_ids")
+        if told is not None:
+            return bool(told)
+        if "DistilBert" in (self._options.get("tokenizer_class") or ""):
+            return False
+        return self._vocabulary.family.type_ids
+
+    # -------------------------------------------------------------------------------------------- files
+
+    @classmethod
+    def load(
+        cls, folder: str | Path, family: str | None = None, *, original: bool = False
+    ) -> Tokenizer:
+        """The tokenizer in a checkpoint's folder.
+
+        Read are tokenizer.json, vocab.txt (one piece a line, or ERNIE's piece<TAB>id), vocab.json with merges.txt,
+        spiece.model, spm.model or sentencepiece.bpe.model, the first found in this order, and tokenizer_config.json,
+        special_tokens_map.json, added_tokens.json and config.json beside it. The family is told by `family`, else by
+        the special pieces in the vocabulary, tokenizer_config's class and config's model_type.
+
+        Default ids are those that `transformers` gives for the published checkpoints. With `original` they are those
+        of the papers' own code where it differs: ALBERT and XLNet cut a piece such as "9," again into "9" and ","
+        (published files make it too dear to be used, which comes to the same in all but a few words of XLNet);
+        ALBERT leaves `` and '' alone; DeBERTa v2/v3 maps compatibility characters (NFKC) and falls back to bytes.
+
+        Raises `FileNotFoundError` without folder or vocabulary, `ValueError` where a file is not what it should be.
+        """
+        folder = Path(folder)
+        if not folder.is_dir():
+            raise FileNotFoundError(f"no such folder: {folder}")
+        names = {*FILES, *(path.name for path in folder.glob("*.model"))}
+        files = {name: (folder / name).read_bytes() for name in names if (folder / name).is_file()}
+        options = _options(folder)
+        try:
+            return cls.from_files(files, options, family=family, original=original)
+        except (ValueError, FileNotFoundError) as error:
+            raise type(error)(f"{folder}: {error}") from error
+
+    @classmethod
+    def from_files(
+        cls,
+        files: dict[str, bytes],
+        options: dict | None = None,
+        *,
+        family: str | None = None,
+        original: bool = False,
+    ) -> Tokenizer:
+        """As `load`, from file contents (name -> bytes) and the merged settings of tokenizer_config.json."""
+        options = dict(options or {})
+        original = original or bool(options.get("original"))
+        vocabulary = vocabularies.read(files, options, family, original)
+        if original:
+            options["original"] = True
+            files = {name: data for name, data in files.items() if name != "tokenizer.json"}
+        return cls(vocabulary, files, options)
+
+    def save(self, folder: str | Path) -> None:
+        """Write files that `Tokenizer.load` and `transformers.AutoTokenizer` open to the same ids.
+
+        The vocabulary files it was loaded from are written byte for byte, except that ERNIE's piece<TAB>id becomes one
+        piece a line; tokenizer.json and tokenizer_config.json are added. Of `original` tokenizers the digit-comma
+        rule is this library's alone: `transformers` opens the same vocabulary without it.
+        """
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        files = dict(self._files)
+        rows = self._vocabulary.rows
+        if rows and "vocab.txt" in files and b"\t" in files["vocab.txt"].split(b"\n", 1)[0]:
+            if None not in rows:
+                files["vocab.txt"] = "".join(f"{piece}\n" for piece in rows).encode("utf-8")
+        files.setdefault("tokenizer.json", self._backend.to_str(pretty=False).encode("utf-8"))
+        config = json.dumps(self._config(), indent=2, ensure_ascii=False) + "\n"
+        files["tokenizer_config.json"] = config.encode("utf-8")
+        for name, data in files.items():
+            (folder / name).write_bytes(data)
+
+    def _config(self) -> dict:
+        """tokenizer_config.json: the loaded one, with what both readers need to come to the same ids."""
+        family = self._vocabulary.family
+        config = {
+            key: value
+            for key, value in self._options.items()
+            if key not in ("model_type", "added_tokens", "special_pieces")
+        }
+        # The classes that transformers 5 rebuilds from the vocabulary alone would give other ids for these.
+        generic = family.name in ("albert", "xlnet", "deberta") or bool(config.get("original"))
+        if generic or not config.get("tokenizer_class"):
+            config["tokenizer_class"] = "PreTrainedTokenizerFast" if generic else family.class_name
+        config["type_ids"] = self.type_ids
+        config["padding_side"] = self.padding_side
+        config["pad_token_type_id"] = self.pad_token_type_id
+        inputs = ["input_ids", "token_type_ids", "attention_mask"]
+        config["model_input_names"] = inputs if self.type_ids else [inputs[0], inputs[2]]
+        added = self._backend.get_added_tokens_decoder()
+        for role in NAMES:
+            piece = getattr(self, f"{role}_token")
+            if piece is None:
+                continue
+            config[f"{role}_token"] = piece
+            token = added.get(self.token_to_id(piece))
+            if token is not None and token.lstrip:
+                config[f"{role}_token"] = {
+                    "__type": "AddedToken",
+                    "content": piece,
+                    "lstrip": True,
+                    "normalized": token.normalized,
+                    "rstrip": token.rstrip,
+                    "single_word": token.single_word,
+                    "special": True,
+                }
+        if self.kind == "wordpiece" and "tokenizer.json" not in self._files:
+            config.setdefault("do_lower_case", True)
+        return config
+
+    # -------------------------------------------------------------------------------------------- encoding
+
+    def __call__(
+        self,
+        texts: str | Sequence[str],
+        pairs: str | Sequence[str] | None = None,
+        max_length: int | None = None,
+        padding: bool | str | int = True,
+    ) -> dict[str, np.ndarray]:
+        """Texts (or text pairs) to padded arrays: input_ids, attention_mask and, if `type_ids`, token_type_ids, all
+        int32 [B, L].
+
+        `max_length` (special tokens counted) cuts tokens from the end of the longer text first, as `transformers`'
+        longest_first; without it nothing is cut. `padding` is True or "longest" (L is the longest row),
+        "max_length" (L is max_length, else `model_max_length`) or an int L. Raises `ValueError` where a row is longer
+        than the L asked for, `TypeError` where a text is not a string.
+        """
+        first, second = self._texts(texts, pairs)
+        layout = self._single if second is None else self._pair
+        a = self._encode_ids(first)
+        b = None if second is None else self._encode_ids(second)
+        if max_length is not None:
+            a, b = _truncate(a, b, self._room(layout, max_length))
+
+        gaps = _gaps(layout)  # the special ids before, between and behind the texts
+        if b is None:
+            rows = [gaps[0] + x + gaps[1] for x in a]
+        else:
+            rows = [gaps[0] + x + gaps[1] + y + gaps[2] for x, y in zip(a, b, strict=True)]
+        lengths = np.fromiter(map(len, rows), np.int64, len(rows))
+        width = self._width(lengths, max_length, padding)
+        columns = np.arange(width)
+        if self.padding_side == "left":
+            real = columns >= width - lengths[:, None]  # B L
+        else:
+            real = columns < lengths[:, None]
+        ids = np.full((len(rows), width), self.pad_token_id, np.int32)
+        ids[real] = np.fromiter(chain.from_iterable(rows), np.int32, int(lengths.sum()))
+        batch = {"input_ids": ids, "attention_mask": real.astype(np.int32)}
+        if self.type_ids:
+            counts = np.ones((len(rows), len(layout)), np.int64)
+            slots = [i for i, (special, _) in enumerate(layout) if special is None]
+            for slot, side in zip(slots, (a, b), strict=False):
+                counts[:, slot] = [len(x) for x in side]
+            kinds = np.tile(np.array([kind for _, kind in layout], np.int32), len(rows))
+            types = np.full((len(rows), width), self.pad_token_type_id, np.int32)
+            types[real] = np.repeat(kinds, counts.ravel())
+            batch["token_type_ids"] = types
+        return batch
+
+    def ids(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """Ids of each text without special tokens, as int32 arrays; the fast road for corpora (all cores)."""
+        if isinstance(texts, str):
+            raise TypeError("ids() takes a list of texts, not one string")
+        return [np.array(row, np.int32) for row in self._encode_ids(_checked(texts, "texts"))]
+
+    def encode(
+        self, text: str, pair: str | None = None, max_length: int | None = None, *, specials: bool = True
+    ) -> Encoding:
+        """One text or pair with offsets into the original text, truncated as in `__call__`.
+
+        `specials=False` leaves the special tokens out (for windows over long texts, with `build`).
+        """
+        pairs = None if pair is None else [pair]
+        return self.encode_batch([text], pairs, max_length, specials=specials)[0]
+
+    def encode_batch(
+        self,
+        texts: Sequence[str],
+        pairs: Sequence[str] | None = None,
+        max_length: int | None = None,
+        *,
+        specials: bool = True,
+    ) -> list[Encoding]:
+        """`encode` for many texts at once (all cores)."""
+        first, second = self._texts(texts, pairs)
+        layout = self._single if second is None else self._pair
+        if not specials:
+            layout = [(special, kind) for special, kind in layout if special is None]
+        a = self._encode_rows(first)
+        b = None if second is None else self._encode_rows(second)
+        if max_length is not None:
+            room = self._room(layout, max_length)
+            kept_a, kept_b = _truncate(
+                [row.ids for row in a], None if b is None else [row.ids for row in b], room
+            )
+            a = [row.cut(len(kept)) for row, kept in zip(a, kept_a, strict=True)]
+            if b is not None:
+                b = [row.cut(len(kept)) for row, kept in zip(b, kept_b, strict=True)]
+        sides = zip(a, strict=True) if b is None else zip(a, b, strict=True)
+        return [_arrange(layout, rows) for rows in sides]
+
+    def build(
+        self, a_ids: Sequence[int], b_ids: Sequence[int] | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Put the special tokens around ids: (ids, type ids), int32 of equal length, not truncated or padded."""
+        sides = iter((a_ids,) if b_ids is None else (a_ids, b_ids))
+        layout = self._single if b_ids is None else self._pair
+        parts = [
+            np.asarray([special] if special is not None else next(sides), np.int32)
+            for special, _ in layout
+        ]
+        kinds = np.array([kind for _, kind in layout], np.int32)
+        return np.concatenate(parts), np.repeat(kinds, [len(part) for part in parts])
+
+    def decode(self, ids: Sequence[int] | np.ndarray, skip_special_tokens: bool = True) -> str:
+        """Text of ids, as near to the original as the vocabulary allows (WordPiece forgets case and blanks)."""
+        return self._backend.decode(
+            np.asarray(ids, np.int64).tolist(), skip_special_tokens=skip_special_tokens
+        )
+
+    def num_special_tokens(self, pair: bool = False) -> int:
+        """How many special tokens `__call__` and `build` add to one text, or to a pair."""
+        return sum(special is not None for special, _ in (self._pair if pair else self._single))
+
+    def _texts(self, texts, pairs) -> tuple[list[str], list[str] | None]:
+        first = [texts] if isinstance(texts, str) else _checked(texts, "texts")
+        if pairs is None:
+            return first, None
+        second = [pairs] if isinstance(pairs, str) else _checked(pairs, "pairs")
+        if len(first) != len(second):
+            raise ValueError(f"{len(first)} texts but {len(second)} pairs")
+        return first, second
+
+    def _room(self, layout: list[Slot], max_length: int) -> int:
+        specials = sum(special is not None for special, _ in layout)
+        if max_length < specials:
+            raise ValueError(f"max_length {max_length} leaves no room for {specials} special tokens")
+        return max_length - specials
+
+    def _width(self, lengths: np.ndarray, max_length: int | None, padding: bool | str | int) -> int:
+        longest = int(lengths.max(initial=0))
+        if padding is True or padding == "longest":
+            return longest
+        if padding == "max_length":
+            width = max_length if max_length is not None else self.model_max_length
+            if width is None:
+                raise ValueError(
+                    'padding="max_length" needs max_length (this tokenizer names no limit)'
+                )
+        elif isinstance(padding, int | np.integer) and padding is not False:
+            width = int(padding)
+        else:
+            raise ValueError(f'padding must be True, "longest", "max_length" or an int, not {padding!r}')
+        if longest > width:
+            raise ValueError(
+                f"row {int(lengths.argmax())} has {longest} tokens, more than the {width} to pad to: "
+                f"give max_length={width} to cut it"
+            )
+        return width
+
+    def _encode_ids(self, texts: list[str]) -> list[list[int]]:
+        rows = [encoded.ids for encoded in self._run(self._backend.encode_batch_fast, texts)]
+        table = self._vocabulary.resplit
+        if table:
+            rows = [
+                row if table.keys().isdisjoint(row) else _flatten(table.get(i, (i,)) for i in row)
+                for row in rows
+            ]
+        return rows
+
+    def _encode_rows(self, texts: list[str]) -> list[Row]:
+        encoded = self._run(self._backend.encode_batch, texts)
+        rows = [
+            Row(one.ids, _trim(text, one.offsets), one.word_ids)
+            for text, one in zip(texts, encoded, strict=True)
+        ]
+        table = self._vocabulary.resplit
+        return [self._resplit(row) if table else row for row in rows]
+
+    def _run(self, encode, texts: list[str]) -> list:
+        try:
+            return encode(texts, add_special_tokens=False)
+        except TypeError:
+            # Half a surrogate pair cannot be encoded: it becomes U+FFFD, character for character.
+            clean = [re.sub("[\ud800-\udfff]", "\ufffd", text) for text in texts]
+            return encode(clean, add_special_tokens=False)
+
+    def _resplit(self, row: Row) -> Row:
+        table = self._vocabulary.resplit
+        ids, offsets, words = [], [], []
+        for index, (start, end), word in zip(*row, strict=True):
+            parts = table.get(index)
+            if parts is None:
+                parts, spans = [index], [(start, end)]
+            else:
+                sizes = [len(self._pieces[part].replace(UNDERLINE, "")) for part in parts]
+                if sum(sizes) == end - start:
+                    stops = (start + np.cumsum(sizes)).tolist()
+                    spans = list(zip([start, *stops[:-1]], stops, strict=True))
+                else:  # the text was changed on the way, and its parts cannot be told apart
+                    spans = [(start, end)] * len(parts)
+            ids += parts
+            offsets += spans
+            words += [word] * len(parts)
+        return Row(ids, offsets, words)
+
+    # -------------------------------------------------------------------------------------------- vocabulary
+
+    @cached_property
+    def _ids(self) -> dict[str, int]:
+        return self._backend.get_vocab(with_added_tokens=True)
+
+    @cached_property
+    def _pieces(self) -> list[str | None]:
+        rows = self._vocabulary.rows or []
+        pieces = rows + [None] * (max(self._ids.values()) + 1 - len(rows))
+        for piece, index in self._ids.items():
+            pieces[index] = piece
+        return pieces
+
+    @cached_property
+    def vocab_size(self) -> int:
+        """Number of ids, added tokens included: the highest id plus one. The model's table may have more rows."""
+        return len(self._pieces)
+
+    def __len__(self) -> int:
+        return self.vocab_size
+
+    def token_to_id(self, token: str) -> int | None:
+        """Id of a piece, None where the vocabulary has no such piece."""
+        return self._backend.token_to_id(token)
+
+    def id_to_token(self, index: int) -> str | None:
+        """Piece of an id, None for an id without one (a padded table has more rows than the vocabulary)."""
+        return self._pieces[index] if 0 <= index < len(self._pieces) else None
+
+    @cached_property
+    def special_ids(self) -> np.ndarray:
+        """Ids of all special tokens, the unknown one included: int32, ascending."""
+        added = self._backend.get_added_tokens_decoder()
+        found = {index for index, token in added.items() if token.special}
+        named = {getattr(self, f"{role}_token_id") for role in NAMES} - {None}
+        return np.array(sorted(found | named), np.int32)
+
+    @cached_property
+    def starts_word(self) -> np.ndarray:
+        """Which pieces begin a word: bool [vocab_size].
+
+        WordPiece: all without "##". Byte-level BPE: those that begin with a blank; the first word of a text has none
+        and counts as a continuation. SentencePiece: those that begin with "▁". Special tokens are True.
+        """
+        pieces = [piece or "" for piece in self._pieces]
+        if self.kind == "wordpiece":
+            starts = [not piece.startswith("##") for piece in pieces]
+        else:
+            mark = BYTE_SPACE if self.kind == "bpe" else UNDERLINE
+            starts = [piece.startswith(mark) for piece in pieces]
+        starts = np.array(starts, bool)
+        starts[self.special_ids] = True
+        return starts
+
+    def __repr__(self) -> str:
+        return f"Tokenizer(family={self.family!r}, kind={self.kind!r}, vocab_size={self.vocab_size})"
+
+
+def _options(folder: Path) -> dict:
+    """tokenizer_config.json, completed by special_tokens_map.json, added_tokens.json and config.json's model_type."""
+
+    def read(name: str) -> dict:
+        path = folder / name
+        if not path.is_file():
+            return {}
+        try:
+            value = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(f"{path}: not JSON: {error}") from error
+        if not isinstance(value, dict):
+            raise ValueError(f"{path}: expected an object, found {type(value).__name__}")
+        return value
+
+    settings, named, added = (read(name) for name in SIDECARS)
+    config = read("config.json")
+    options = {**named, **settings}
+    if added:
+        options["added_tokens"] = added
+        contents = [value.get("content") if isinstance(value, dict) else value for value in named.values()]
+        options["special_pieces"] = [piece for piece in contents if isinstance(piece, str)]
+    for key in ("model_type", "tokenizer_class"):
+        if config.get(key) and key not in settings:
+            options[key] = config[key]
+    return options
+
+
+def _layout(backend, pair: bool) -> list[Slot]:
+    """Where the backend puts special tokens and types, found by giving it one-token texts."""
+    for text in ("a", ".", *backend.get_vocab()):
+        if len(backend.encode(text, add_special_tokens=False)) > 0:
+            break
+    encoded = backend.encode(text, text) if pair else backend.encode(text)
+    layout: list[Slot] = []
+    seen: set[int] = set()
+    for index, kind, side in zip(encoded.ids, encoded.type_ids, encoded.sequence_ids, strict=True):
+        if side is None:
+            layout.append((index, kind))
+        elif side not in seen:
+            if len(seen) != side:
+                raise ValueError("layouts that put the second text first are not supported")
+            seen.add(side)
+            layout.append((None, kind))
+    return layout
+
+
+def _gaps(layout: list[Slot]) -> list[list[int]]:
+    gaps: list[list[int]] = [[]]
+    for special, _ in layout:
+        if special is None:
+            gaps.append([])
+        else:
+            gaps[-1].append(special)
+    return gaps
+
+
+def _truncate(a: list[list[int]], b: list[list[int]] | None, room: int):
+    """Cut each row to `room` tokens from the end, pairs by `transformers`' longest_first: the longer down to what the
+    shorter leaves, both to a half where even the shorter is too long."""
+    if b is None:
+        return [row[:room] for row in a], None
+    kept_a, kept_b = [], []
+    for x, y in zip(a, b, strict=True):
+        if len(x) + len(y) > room:
+            short, long = sorted((len(x), len(y)))
+            if short > room // 2:
+                short = room // 2
+            long = room - short
+            n, m = (long, short) if len(x) > len(y) else (short, long)
+            x, y = x[:n], y[:m]
+        kept_a.append(x)
+        kept_b.append(y)
+    return kept_a, kept_b
+
+
+def _arrange(layout: list[Slot], rows: tuple[Row, ...]) -> Encoding:
+    found = Encoding([], [], [], [], [])
+    side = 0
+    for special, kind in layout:
+        if special is not None:
+            ids, offsets, words, origin = [special], [(0, 0)], [None], None
+        else:
+            ids, offsets, words = rows[side]
+            origin = side
+            side += 1
+        found.ids.extend(ids)
+        found.type_ids.extend([kind] * len(ids))
+        found.offsets.extend(offsets)
+        found.sequence_ids.extend([origin] * len(ids))
+        found.word_ids.extend(words)
+    return found
+
+
+def _trim(text: str, offsets: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Offsets without the blanks that byte-level and SentencePiece tokens begin with."""
+    trimmed = []
+    for start, end in offsets:
+        while start < end and text[start].isspace():
+            start += 1
+        while end > start and text[end - 1].isspace():
+            end -= 1
+        trimmed.append((start, end))
+    return trimmed
+
+
+def _flatten(parts) -> list[int]:
+    return list(chain.from_iterable(parts))
+
+
+def _checked(texts, name: str) -> list[str]:
+    try:
+        texts = list(texts)
+    except TypeError:
+        raise TypeError(f"{name} must be a string or a list of strings, not {_kind(texts)}") from None
+    for index, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise TypeError(f"{name}[{index}] must be a string, not {_kind(text)}: {text!r:.60}")
+    return texts
+
+
+def _kind(value) -> str:
+    return type(value).__name__
