@@ -177,11 +177,7 @@ def _inside(index: Path, shard: str) -> Path:
         try:
             real = (folder / shard).resolve()
             inside = any(real.is_relative_to(home) for home in homes)
-        except (
-            OSError,
-            RuntimeError,
-            ValueError,
-        ):  # links in a circle, a name that no file can have
+        except (OSError, RuntimeError, ValueError):  # links in a circle, a name of no possible file
             inside = False
     if not inside:
         raise ValueError(

@@ -89,7 +89,7 @@ def open_torch(path: str | os.PathLike) -> LazyTensors:
     try:
         if data[:4].tobytes() == b"PK\x03\x04":
             return _open_zip(path, data)
-        if data[:2].tobytes() == b"\x80\x02":
+        if data[0] == 0x80:  # any pickle of protocol 2 or later
             return _open_stream(path, data)
     except _Damaged as error:
         raise ValueError(f"{path}: {error}") from error
@@ -432,6 +432,8 @@ def _storage(identity: object) -> _Storage:
 def _build(function: object, args: object) -> object:
     if not isinstance(function, _Global) or (function.module, function.name) not in _BUILDERS:
         raise _Damaged(f"refused: the pickle calls a {_kind(function)}")
+    if type(args) is not tuple:
+        raise _Damaged(f"damaged: the pickle calls {function.name} with a {_kind(args)}")
     return _BUILDERS[function.module, function.name](*args)
 
 
