@@ -227,14 +227,15 @@ def write_tensors(
     stem = f".tmp-{secrets.token_hex(4)}-"
     temporary = [folder / f"{stem}{name}" for name in (*names, SAFETENSORS_INDEX)]
     try:
-        total = 0
+        parameters = size = 0
         for group, path in zip(plan, temporary, strict=False):
             arrays = {name: _array(tensors[name], name) for name in group}
-            total += sum(array.nbytes for array in arrays.values())
+            parameters += sum(array.size for array in arrays.values())
+            size += sum(array.nbytes for array in arrays.values())
             _write_file(arrays, path, {"format": "pt"} if metadata is None else dict(metadata))
         if len(plan) > 1:
             index = {
-                "metadata": {"total_size": total},
+                "metadata": {"total_parameters": parameters, "total_size": size},
                 "weight_map": {n: names[i] for i, group in enumerate(plan) for n in group},
             }
             temporary[-1].write_text(json.dumps(index, indent=2, sort_keys=True) + "\n", "utf-8")

@@ -87,7 +87,7 @@ def test_sharded_round_trip(tmp_path):
         f"model-0000{i}-of-00003.safetensors" for i in (1, 2, 3)
     ]
     index = json.loads((tmp_path / "model.safetensors.index.json").read_text())
-    assert index["metadata"]["total_size"] == 2000
+    assert index["metadata"] == {"total_parameters": 500, "total_size": 2000}
     assert index["weight_map"]["t4"] == "model-00003-of-00003.safetensors"
     assert_equal(read_tensors(tmp_path), arrays)
     assert_equal(read_tensors(tmp_path / "model.safetensors.index.json"), arrays)
