@@ -60,8 +60,8 @@ def make_update(objective: Objective, optimizer: optax.GradientTransformation,
 
     rng is the run's key, the step is folded in here. accumulate: micro-batches, one at a time in memory.
     rate: learning rate by step, logged. axis: the name of pmap's axis, None under jit.
-    metrics: name -> float32 [2] (sum, weight): "loss", "<term>/loss", the objective's own, "rate",
-    "grad_norm", and "finite" (1 where loss and gradients are).
+    metrics: name -> float32 [2] (sum, weight): "loss", "<term>/loss", the objective's own,
+    "learning_rate", "grad_norm", and "finite" (1 where loss and gradients are).
     """
 
     def total_over(tree):
@@ -113,7 +113,7 @@ def make_update(objective: Objective, optimizer: optax.GradientTransformation,
         norm = optax.tree.norm(grads)
         single = {"loss": loss, "grad_norm": norm, "finite": jnp.isfinite(loss) & jnp.isfinite(norm)}
         if rate is not None:
-            single["rate"] = rate(state["step"])
+            single["learning_rate"] = rate(state["step"])
         terms = {f"{key}/loss": jnp.stack([sums[key], weights[key]]) for key in sums}
         ones = {key: jnp.stack([jnp.asarray(x, jnp.float32), jnp.ones(())]) for key, x in single.items()}
         return new, {**ones, **terms, **metrics}

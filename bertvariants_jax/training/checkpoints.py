@@ -1,0 +1,190 @@
+"""Checkpoints of a run: saved in the background, whole or not at all, the newest and the best kept (Orbax)."""
+
+import json
+import math
+import pathlib
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import jax
+import numpy as np
+from orbax.checkpoint import v1 as ocp
+
+# fields of a run's config that may differ when it is resumed: they change how it runs, not what it computes
+FREE = ("mesh", "parallel", "accumulate", "log_every", "eval_every", "save_every", "keep_last", "workers")
+
+
+class CheckpointError(OSError):
+    """A checkpoint could not be written or read; the text says which are still good."""
+
+
+@dataclass(frozen=True)
+class Keep:
+    """Which checkpoints stay: the newest `last`, and the one with the best `metric` (empty: none)."""
+
+    last: int = 2
+    metric: str = ""
+    mode: Literal["max", "min"] = "max"
+
+    def better(self, value: float, than: float | None) -> bool:
+        """Whether value beats `than`; NaN beats nothing."""
+        if math.isnan(value):
+            return False
+        return than is None or (value > than if self.mode == "max" else value < than)
+
+    def best(self, checkpoints):
+        """The best of those that were saved with the metric, or None; the earlier one of equals."""
+        best = None
+        for checkpoint in checkpoints:
+            value = (checkpoint.metrics or {}).get(self.metric)
+            if value is not None and self.better(value, best and best.metrics[self.metric]):
+                best = checkpoint
+        return best
+
+    def should_preserve(self, checkpoints, *, context):
+        """Orbax's question: a bool for each checkpoint."""
+        best = self.best(checkpoints)
+        newest = len(checkpoints) - max(self.last, 1)
+        return [i >= newest or checkpoint is best for i, checkpoint in enumerate(checkpoints)]
+
+
+class Checkpoints:
+    """The checkpoints of one run, RUN/checkpoints/<step>; use as a context manager.
+
+    Raises CheckpointError where the folder cannot be written.
+    """
+
+    def __init__(self, folder, keep: Keep = Keep()):
+        self.folder, self.keep = pathlib.Path(folder).absolute(), keep
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._orbax = ocp.training.Checkpointer(
+                self.folder, preservation_policy=keep, cleanup_tmp_directories=True,
+                save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1))
+        except OSError as error:
+            raise CheckpointError(f"cannot write checkpoints to {self.folder}: {reason(error)}") from error
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, error, trace):
+        if kind is None:
+            self.close()
+        else:  # the error that ends the run is the one to see
+            try:
+                self.close()
+            except CheckpointError:
+                pass
+
+    @property
+    def latest(self) -> int | None:
+        """The newest step saved."""
+        return self._orbax.latest.step if self._orbax.latest else None
+
+    @property
+    def best(self) -> tuple[int, dict[str, float]] | None:
+        """(step, metrics) of the best checkpoint, or None."""
+        best = self.keep.best(self._orbax.checkpoints)
+        return best and (best.step, dict(best.metrics))
+
+    def save(self, step: int, state: dict[str, Any], *, data=None, config=None, metrics=None) -> None:
+        """Begin to save; waits for the save before this one, not for this one.
+
+        state: arrays, with a key "params". data, config: JSON. metrics: name -> float, for the best.
+        A step that is already there is left as it is.
+        """
+        if any(checkpoint.step == step for checkpoint in self._orbax.checkpoints):
+            return
+        self.wait()
+        rest = {key: value for key, value in state.items() if key != "params"}
+        metrics = None if metrics is None else {key: float(value) for key, value in metrics.items()}
+        try:
+            self._orbax.save_checkpointables_async(
+                step, {"params": state["params"], "rest": rest}, force=True, metrics=metrics,
+                custom_metadata={"data": data, "config": config})
+        except Exception as error:  # whatever Orbax or TensorStore makes of a full disk
+            raise self._failed(f"cannot save the checkpoint of step {step}", error) from error
+
+    def wait(self) -> None:
+        """Wait until the save under way is whole on disk."""
+        try:
+            self._orbax.wait()
+        except Exception as error:
+            raise self._failed("cannot save a checkpoint", error) from error
+
+    def close(self) -> None:
+        """Wait and close."""
+        try:
+            self._orbax.close()
+        except Exception as error:
+            raise self._failed("cannot save a checkpoint", error) from error
+
+    def restore(self, abstract: dict[str, Any], step: int | None = None) -> tuple[int, dict[str, Any], Any]:
+        """(step, state, data) of the newest checkpoint or of `step`, laid out as `abstract` says.
+
+        abstract: shapes with shardings, of any mesh. CheckpointError where there is none or it does not fit.
+        """
+        step = self.latest if step is None else step
+        if step is None:
+            raise CheckpointError(f"no checkpoint in {self.folder}")
+        rest = {key: value for key, value in abstract.items() if key != "params"}
+        try:
+            found = self._orbax.load_checkpointables(step, {"params": abstract["params"], "rest": rest})
+            notes = self._orbax.checkpointables_metadata(step).custom_metadata
+        except Exception as error:
+            raise self._failed(f"cannot restore step {step}", error) from error
+        return step, {"params": found["params"], **found["rest"]}, notes["data"]
+
+    def params(self, abstract, step: int | None = None):
+        """The parameters alone, on the host as numpy arrays of `abstract`'s shapes and dtypes."""
+        step = self.latest if step is None else step
+        target = jax.tree.map(lambda x: np.empty(x.shape, x.dtype), abstract)
+        try:
+            return self._orbax.load_checkpointables(step, {"params": target})["params"]
+        except Exception as error:
+            raise self._failed(f"cannot restore the parameters of step {step}", error) from error
+
+    def _failed(self, what: str, error: Exception) -> CheckpointError:
+        good = sorted(int(path.name) for path in self.folder.glob("*") if path.name.isdigit())
+        kept = f"the last good checkpoint is {self.folder / str(good[-1])}" if good else "there is no good checkpoint"
+        return CheckpointError(f"{what} in {self.folder}: {reason(error)}; {kept}")
+
+
+def reason(error: Exception) -> str:
+    """The first line of what an error says."""
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return text.strip().splitlines()[0] if text.strip() else type(error).__name__
+
+
+def claim(folder, config: dict[str, Any]) -> None:
+    """Make `folder` this run's, and write its config.json.
+
+    ValueError names the fields in which the config of another run that is there differs (those that only
+    say how it runs may); CheckpointError where the folder cannot be written.
+    """
+    path, config = pathlib.Path(folder) / "config.json", json.loads(json.dumps(config))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists():
+            theirs, ours = (dict(flat(c)) for c in (json.loads(path.read_text("utf-8")), config))
+            differ = [f"{name} is {theirs.get(name, 'absent')!r} there and {ours.get(name, 'absent')!r} here"
+                      for name in sorted({*theirs, *ours})
+                      if theirs.get(name, ...) != ours.get(name, ...) and not set(name.split(".")) & set(FREE)]
+            if differ:
+                raise ValueError(f"{path.parent} holds another run: {'; '.join(differ)}. "
+                                 "Choose another folder, or delete that one")
+        if jax.process_index() == 0:
+            path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is not JSON ({error}); choose another folder, or delete it") from error
+    except OSError as error:
+        raise CheckpointError(f"cannot write to {folder}: {reason(error)}") from error
+
+
+def flat(config, prefix: str = ""):
+    """(dotted name, value) of a nested dict's leaves; lists are values."""
+    if isinstance(config, dict) and config:
+        for key, value in config.items():
+            yield from flat(value, f"{prefix}.{key}" if prefix else str(key))
+    else:
+        yield prefix, config

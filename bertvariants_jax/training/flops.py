@@ -1,0 +1,50 @@
+"""How much of the hardware a step uses: model FLOPs (arXiv:2204.02311, appendix B) over the peak of the devices.
+
+Convention: 1 multiply-add is 2 FLOPs; matrix products and attention products count, embedding look-ups,
+LayerNorm, softmax and recomputation do not; a training step is three forwards; the prediction head counts
+at the predicted positions only.
+"""
+
+import jax
+
+# dense bfloat16 FLOP/s of one chip by a part of its `device_kind`, vendors' figures; first match wins
+PEAKS = [
+    ("TPU v6", 918e12), ("TPU v5p", 459e12), ("TPU v5 lite", 197e12), ("TPU v5e", 197e12), ("TPU v5", 459e12),
+    ("TPU v4", 275e12), ("TPU v3", 123e12), ("TPU v2", 45e12), ("TPU7x", 2307e12),
+    ("B200", 2250e12), ("H200", 989e12), ("H100 PCIe", 756e12), ("H100", 989e12), ("GH200", 989e12),
+    ("A100", 312e12), ("L40S", 362e12), ("L4", 121e12), ("A10", 125e12), ("V100", 125e12), ("RTX 4090", 165e12),
+]
+
+
+def peak_flops(device: jax.Device | None = None) -> float | None:
+    """Peak FLOP/s of a device (the first one, if not given); None where it is unknown, as on a CPU."""
+    kind = (jax.devices()[0] if device is None else device).device_kind
+    return next((peak for part, peak in PEAKS if part.lower() in kind.lower()), None)
+
+
+def mfu(flops_per_step: float, seconds: float, devices: int | None = None) -> float | None:
+    """Model FLOP utilisation of all devices, 0 to 1; None where the peak is unknown."""
+    peak = peak_flops()
+    return flops_per_step / (seconds * peak * (devices or jax.device_count())) if peak else None
+
+
+def forward_flops(*, batch: int, length: int, layers: int, hidden: int, ffn: int, vocab: int = 0, predicted: int = 0,
+                  embedding: int | None = None, gated: bool = False, attended: float | None = None) -> float:
+    """FLOPs of one forward pass of a BERT-like encoder and its prediction head.
+
+    predicted: positions a row that get logits over `vocab`. embedding: width of the word table, if not
+    `hidden`. gated: a GLU feed-forward, three products instead of two. attended: keys a query sees, on
+    average over the layers, if not `length` (local attention).
+    """
+    embedding = embedding or hidden
+    token = 2 * layers * (4 * hidden * hidden + (3 if gated else 2) * hidden * ffn)
+    if embedding != hidden:
+        token += 2 * embedding * hidden
+    token += 4 * layers * (length if attended is None else attended) * hidden         # q k^T and probs v
+    head = 2 * (hidden * embedding + embedding * vocab) if vocab else 0               # transform, decoder
+    return float(batch * (length * token + predicted * head))
+
+
+def train_flops(**shape) -> float:
+    """FLOPs of one training step, forward and backward: three times `forward_flops` of the same arguments."""
+    return 3 * forward_flops(**shape)

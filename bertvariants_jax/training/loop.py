@@ -1,0 +1,327 @@
+"""The one training loop: takes an objective, data and an optimizer, and keeps nothing that a kill could lose.
+
+Steps are queued ahead of the devices and their numbers are read two steps late, so the host never stops
+them; metrics.jsonl, checkpoints, evaluation and export hang on the loop as arguments.
+"""
+
+import contextlib
+import copy
+import math
+import pathlib
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import jax
+import numpy as np
+
+from bertvariants_jax.objectives.objective import Objective
+from bertvariants_jax.training import flops, step
+from bertvariants_jax.training.checkpoints import Checkpoints, Keep, claim
+from bertvariants_jax.training.log import Log, read_metrics
+from bertvariants_jax.training.optimizer import Optim, build, schedule
+from bertvariants_jax.training.sharding import Mesh, make_mesh
+
+AHEAD = 2  # steps queued on the devices before the host waits for the oldest
+
+
+class Diverged(ValueError):
+    """The loss or a gradient is not finite any more; the text names the step, its metrics and the last good checkpoint."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How long, how wide and how watched a run is.
+
+    batch_size: global, of one optimizer step. accumulate: micro-batches it is cut into.
+    eval_every, save_every: steps, 0 is only at the end. keep_best: name of an evaluation metric; the
+    checkpoint that is best by it is kept and exported (best_mode: max or min).
+    """
+
+    steps: int = 1000
+    batch_size: int = 32
+    accumulate: int = 1
+    seed: int = 0
+    parallel: Literal["mesh", "pmap"] = "mesh"
+    mesh: Mesh = Mesh()
+    log_every: int = 50
+    eval_every: int = 0
+    save_every: int = 1000
+    keep_last: int = 2
+    keep_best: str = ""
+    best_mode: Literal["max", "min"] = "max"
+
+    def __post_init__(self):
+        for field, least in (("steps", 1), ("batch_size", 1), ("accumulate", 1), ("log_every", 1), ("keep_last", 1),
+                             ("eval_every", 0), ("save_every", 0)):
+            if getattr(self, field) < least:
+                raise ValueError(f"settings.{field} must be at least {least}, got {getattr(self, field)}")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended: after `step` steps, by "steps", "data" (no more of it), "SIGTERM" or "SIGINT".
+
+    metrics: the last value of everything that was logged, "eval/..." of the last evaluation, and where a
+    best checkpoint is kept "best/step" and "best/<metric>".
+    """
+
+    step: int
+    metrics: dict[str, float]
+    stopped_by: str
+
+
+def train(objective: Objective, data: Iterable, settings: Settings, optim: Optim, out, *, params=None,
+          evaluate: Callable[[Any, int], dict[str, float]] | None = None,
+          export: Callable[[Any, pathlib.Path], None] | None = None, config: dict[str, Any] | None = None,
+          flops_per_step: float | None = None, tokens_per_step: float | None = None) -> Outcome:
+    """Train in the folder `out`, going on from its newest checkpoint if it has one.
+
+    data: its iterator gives batches of this process's rows (numpy [batch_size / processes, ...]) and has
+        get_state() and set_state(state), JSON-able.
+    params: initial values (a host tree); else drawn by objective.init from the seed.
+    evaluate(params, step) -> {name: number}: called with the parameters on the devices.
+    export(params, folder): writes `out`/model from the best parameters, or the last; on the first process.
+    config: JSON-able, kept in config.json; a folder that holds another config is refused.
+    tokens_per_step: for tokens/s; if not given, the size of input_ids.
+    SIGTERM, or SIGINT once: the step is finished, saved, and train returns.
+    Raises Diverged, CheckpointError, and ValueError for settings that do not fit.
+    """
+    out, first = pathlib.Path(out), jax.process_index() == 0
+    config = {**(config or {}), "settings": asdict(settings), "optim": asdict(optim)}
+    claim(out, config)
+    rate, optimizer = schedule(optim, settings.steps), build(optim, settings.steps)
+    options = {"batch_size": settings.batch_size, "rate": rate, "accumulate": settings.accumulate}
+    if settings.parallel == "pmap":
+        program = step.under_pmap(objective, optimizer, **options)
+    else:
+        program = step.under_jit(objective, optimizer, make_mesh(settings.mesh), **options)
+    keep = Keep(settings.keep_last, settings.keep_best.removeprefix("eval/"), settings.best_mode)
+
+    with Checkpoints(out / "checkpoints", keep) as checkpoints, stop_signals() as stop:
+        stream = iter(data)
+        state, rng, done = begin(program, checkpoints, stream, settings.seed, params)
+        with Log(out, settings.steps, done, active=first) as log:
+            latest = known_metrics(out, done)
+            if done:
+                log.say(f"resumed from step {done}")
+            run = Run(program, checkpoints, log, settings, config, latest, flops_per_step, tokens_per_step)
+            stopped_by = run.steps(state, rng, stream, done, evaluate, stop)
+        checkpoints.wait()
+        best = checkpoints.best if settings.keep_best else None
+        if best:
+            latest.update({"best/step": float(best[0]), **{f"best/{key}": value for key, value in best[1].items()}})
+        if export is not None and stopped_by in ("steps", "data"):
+            values = checkpoints.params(program.abstract["params"], best[0] if best else checkpoints.latest)
+            if first:
+                export(values, out / "model")
+        if first:
+            with contextlib.suppress(ImportError):  # curves are an extra
+                
+                from bertvariants_jax.training.report import write_report
+                write_report([out], out / "report.html")
+        return Outcome(run.done, latest, stopped_by)
+
+
+def begin(program: step.Program, checkpoints: Checkpoints, stream, seed: int, params):
+    """(state, the run's key, steps done): from the newest checkpoint, with the data put where it was, or fresh."""
+    first, run = jax.random.split(jax.random.key(seed))
+    rng = jax.device_put(run, program.abstract["step"].sharding)
+    if checkpoints.latest is None:
+        return program.start(first, params), rng, 0
+    key = jax.ShapeDtypeStruct(rng.shape, rng.dtype, sharding=rng.sharding)
+    done, state, position = checkpoints.restore({**program.abstract, "rng": key})
+    stream.set_state(position)
+    return state, state.pop("rng"), done
+
+
+def known_metrics(out: pathlib.Path, done: int) -> dict[str, float]:
+    """The last value of each metric that the run has logged up to step `done`."""
+    path, latest = out / "metrics.jsonl", {}
+    for line in read_metrics(path) if done and path.exists() else []:
+        latest.update({key: math.nan if value is None else value for key, value in line.items()
+                       if key not in ("step", "time")})
+    return latest
+
+
+class Run:
+    """The state of a loop under way: steps queued, the interval that is being measured, the clock."""
+
+    def __init__(self, program, checkpoints, log, settings, config, latest, flops_per_step, tokens_per_step):
+        self.program, self.checkpoints, self.log, self.settings = program, checkpoints, log, settings
+        self.config, self.latest, self.flops, self.tokens = config, latest, flops_per_step, tokens_per_step
+        self.done = 0
+        self.queued: deque = deque()     # (step, metrics) on the devices
+        self.interval: list = []         # (step, metrics) finished and not yet logged
+        self.clock: float | None = None  # when the interval began, moved on by what was not training
+        self.timed = 0                   # steps of the interval that the clock covers
+        self.waited = 0.0
+
+    def steps(self, state, rng, stream, done: int, evaluate, stop) -> str:
+        """Take the steps from `done` on; returns what ended them."""
+        settings, self.done = self.settings, done
+        if done >= settings.steps:
+            return "steps"
+        batch, position = self.pull(stream)
+        if batch is None and not done:
+            raise ValueError("the data gave no batch: is it smaller than one batch?")
+        while batch is not None:
+            state, metrics = self.program.step(state, batch, rng)
+            self.done += 1
+            self.queued.append((self.done, metrics))
+            if self.clock is None:  # the first step compiled; time begins after it
+                self.finish(0)
+                self.clock = time.monotonic()
+            here, last = position, self.done == settings.steps
+            batch, position = (None, None) if last else self.pull(stream)
+            self.finish(AHEAD)
+            stopped_by = stop(self.done)
+            ends = batch is None or stopped_by is not None
+            scores = None
+            if evaluate is not None and not stopped_by and (ends or due(self.done, settings.eval_every)):
+                self.finish(0)
+                with self.paused():
+                    scores = {key.removeprefix("eval/"): float(value)
+                              for key, value in evaluate(state["params"], self.done).items()}
+                    self.record({f"eval/{key}": value for key, value in scores.items()})
+            if ends or due(self.done, settings.save_every) or self.is_best(scores):
+                self.finish(0)
+                with self.paused():
+                    self.checkpoints.save(self.done, {**state, "rng": rng}, data=here, config=self.config,
+                                          metrics=scores)
+            if ends:
+                self.write()
+                return stopped_by or ("steps" if last else "data")
+        self.write()
+        return "data"
+
+    def pull(self, stream):
+        """(the next batch on the devices, the data's state after it), or (None, None) at the data's end."""
+        began = time.monotonic()
+        try:
+            rows = next(stream)
+        except StopIteration:
+            return None, None
+        took = time.monotonic() - began
+        if not self.queued or self.queued[-1][1]["loss"].is_ready():  # the devices had nothing left to do
+            self.waited += took
+        share = self.settings.batch_size // jax.process_count()
+        found = {key: len(value) for key, value in rows.items() if len(value) != share}
+        if found:
+            raise ValueError(f"the data gives batches of {found} rows where this process's share of batch_size "
+                             f"{self.settings.batch_size} is {share}")
+        if self.tokens is None and "input_ids" in rows:
+            self.tokens = float(rows["input_ids"].size * jax.process_count())
+        return self.program.place(rows), copy.deepcopy(stream.get_state())
+
+    def finish(self, queue: int) -> None:
+        """Wait until at most `queue` steps are under way; log intervals that are whole, stop where not finite."""
+        while len(self.queued) > queue:
+            at, metrics = self.queued.popleft()
+            jax.block_until_ready(metrics)
+            self.interval.append((at, metrics))
+            self.timed += self.clock is not None
+            self.log.advance(at)
+            if due(at, self.settings.log_every):
+                self.write()
+        if queue == 0:
+            self.check([(at, jax.device_get(metrics)) for at, metrics in self.interval])
+
+    def write(self) -> None:
+        """Log the interval and begin a new one."""
+        if not self.interval:
+            return
+        found = [(at, jax.device_get(metrics)) for at, metrics in self.interval]
+        at, now = found[-1][0], time.monotonic()
+        values = {}
+        for key in found[-1][1]:
+            total = np.sum([np.asarray(metrics[key], np.float64) for _, metrics in found], axis=0)
+            if total[1]:
+                values[key] = float(total[0] / total[1])
+        values["learning_rate"] = float(found[-1][1]["learning_rate"][0])
+        if self.timed and now > self.clock:
+            seconds = now - self.clock
+            values["steps_per_second"] = self.timed / seconds
+            values["data/wait"] = min(self.waited / seconds, 1.0)
+            if self.tokens:
+                values["tokens_per_second"] = self.tokens * values["steps_per_second"]
+            if self.flops:
+                used = flops.mfu(self.flops, seconds / self.timed)
+                values |= {"gflops_per_second": self.flops * self.timed / seconds / 1e9} if used is None else {"mfu": used}
+        values.pop("finite")
+        self.record(values, at)
+        self.interval, self.timed, self.waited = [], 0, 0.0
+        if self.clock is not None:
+            self.clock = now
+        self.check(found)
+
+    def check(self, found) -> None:
+        """Raise Diverged at the first step whose loss or gradients are not finite."""
+        for at, metrics in found:
+            if metrics["finite"][0] != 1:
+                self.checkpoints.wait()
+                good = self.checkpoints.latest
+                values = ", ".join(f"{key} {pair[0] / pair[1] if pair[1] else 0.0:.4g}" for key, pair in metrics.items()
+                                   if key != "finite")
+                kept = "no checkpoint was saved" if good is None else (
+                    f"the last good checkpoint is {self.checkpoints.folder / str(good)}")
+                raise Diverged(f"the loss or its gradient is not finite at step {at} ({values}); {kept}")
+
+    def record(self, values: dict[str, float], at: int | None = None) -> None:
+        self.latest.update(values)
+        self.log(self.done if at is None else at, values)
+
+    def is_best(self, scores: dict[str, float] | None) -> bool:
+        """Whether these scores beat those of every checkpoint."""
+        keep = self.checkpoints.keep
+        if scores is None or not keep.metric:
+            return False
+        if keep.metric not in scores:
+            raise ValueError(f"settings.keep_best is {keep.metric!r}, but the evaluation gives {sorted(scores)}")
+        best = self.checkpoints.best
+        return keep.better(scores[keep.metric], best and best[1][keep.metric])
+
+    @contextlib.contextmanager
+    def paused(self):
+        """Leave what happens inside out of the training's time."""
+        began = time.monotonic()
+        yield
+        self.clock += time.monotonic() - began
+
+
+def due(done: int, every: int) -> bool:
+    """Whether something done every so many steps (0: never) is to be done now."""
+    return every > 0 and done % every == 0
+
+
+@contextlib.contextmanager
+def stop_signals():
+    """Gives stop(step) -> None, or the name of the signal that asks the run to end.
+
+    A second SIGINT interrupts at once. On several hosts the coordination service watches for SIGTERM, and
+    all of them stop at the same step.
+    """
+    if jax.process_count() > 1:
+        from jax.experimental.multihost_utils import reached_preemption_sync_point
+        yield lambda step: "SIGTERM" if reached_preemption_sync_point(step) else None
+        return
+    caught: list[str] = []
+
+    def handle(number, frame):
+        caught.append(signal.Signals(number).name)
+        signal.signal(number, before[number])
+
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGTERM, signal.SIGINT):
+            before[number] = signal.getsignal(number)
+            signal.signal(number, handle)
+    try:
+        yield lambda step: caught[0] if caught else None
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
