@@ -1,0 +1,1 @@
+"""Text on disk to masked batches on the host: sources, documents, corpora, masking, packing and the pipeline."""

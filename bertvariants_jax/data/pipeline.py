@@ -1,0 +1,219 @@
+"""The pipeline: examples to this host's batches, over grain, in an order that nothing but the seed decides.
+
+The stream of examples is endless and fixed: position p is example permute(p % n) of epoch p // n, and global batch b is the
+positions b * B .. (b + 1) * B. A batch is a function of its number, so the global batch does not depend on hosts, workers
+or restarts, and the state of an iterator is the number of its next batch.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from bertvariants_jax.data import noise
+from bertvariants_jax.data.batch import IGNORED
+
+Batch = dict[str, np.ndarray]
+Corrupt = Callable[[Batch, np.ndarray, np.ndarray], Batch]  # (batch, index [B], epoch [B]) -> batch
+
+
+class Examples(Protocol):
+    """A data set with random access. `rows` must be a pure function: it is called from several threads."""
+
+    def __len__(self) -> int: ...
+
+    def rows(self, indices: np.ndarray, epoch: np.ndarray) -> Batch:
+        """indices, epoch: int64 [B] -> a padded batch of them (data/batch.py), the same shapes for every call."""
+        ...
+
+
+def pipeline(
+    examples: Examples,
+    *,
+    batch_size: int,
+    seed: int = 0,
+    shuffle: bool = True,
+    epochs: int | None = None,
+    corrupt: Corrupt | None = None,
+    process_index: int = 0,
+    process_count: int = 1,
+    workers: int = 0,
+    prefetch: int = 4,
+) -> "Pipeline":
+    """Batches of this host's rows.
+
+    batch_size: the global B; host k of K gets its rows k * B / K .. (k + 1) * B / K.
+    shuffle, epochs: True draws a new order in every epoch, for `epochs` passes (None: without end; batches reach over the
+      seam of two epochs, and a last one that is not full is left out). False with a number of epochs is evaluation: every
+      example comes, in order; the last batch is filled up; the keys example_weight (0 for the filling) and example_id
+      (-1 for it) are added; filling has no masked_weights and no labels per token either.
+    corrupt: masking, called as corrupt(batch, index, epoch), for instance functools.partial(mask_tokens, seed=0, ...).
+    workers: 0 makes batches in a thread of this process; w starts w processes (the caller's main module must then be
+      importable without side effects, as ever with Python's spawned processes).
+    prefetch: batches made ahead (for each worker).
+    Raises ValueError for a batch size that the hosts do not divide or that leaves no batch.
+    """
+    n = len(examples)
+    if n == 0:
+        raise ValueError("there are no examples")
+    if not 0 <= process_index < process_count:
+        raise ValueError(f"process_index {process_index} is not one of {process_count} processes")
+    if batch_size < 1 or batch_size % process_count:
+        raise ValueError(f"the global batch size {batch_size} is not a multiple of the {process_count} processes")
+    if epochs is not None and epochs < 1:
+        raise ValueError(f"epochs must be 1 or more or None, not {epochs}")
+    if workers < 0 or prefetch < 1:
+        raise ValueError(f"workers must be 0 or more and prefetch 1 or more, not {workers} and {prefetch}")
+    if epochs is not None and shuffle and n * epochs < batch_size:
+        raise ValueError(f"{n} examples in {epochs} epochs do not fill one batch of {batch_size}: use a smaller batch")
+    rows = batch_size // process_count
+    maker = _Maker(examples, seed, shuffle, epochs, corrupt, batch_size, process_index * rows, rows)
+    return Pipeline(maker, workers, prefetch)
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """Batches, from the first at each `iter()`. `len()` counts them where the epochs do."""
+
+    maker: "_Maker"
+    workers: int
+    prefetch: int
+
+    def __iter__(self) -> "Batches":
+        return Batches(self)
+
+    def __len__(self) -> int:
+        if self.maker.batches is None:
+            raise TypeError("the pipeline has no end: epochs is None")
+        return self.maker.batches
+
+    def batch(self, number: int) -> Batch:
+        """Batch `number`, made here and now."""
+        return self.maker(number)
+
+
+class Batches(Iterator[Batch]):
+    """An iterator over a pipeline's batches that can say where it is and go there.
+
+    Close it (or use it in a `with`) when it is not read to its end, so that threads and processes stop at once.
+    """
+
+    def __init__(self, pipeline: Pipeline):
+        self._pipeline = pipeline
+        self._next = 0
+        self._source: Any = None
+        self._closed = False
+
+    def __next__(self) -> Batch:
+        if self._closed:
+            raise ValueError("the iterator is closed")
+        total = self._pipeline.maker.batches
+        if total is not None and self._next >= total:
+            self._stop()
+            raise StopIteration
+        if self._source is None:
+            self._source = _grain_iterator(self._pipeline, self._next)
+        batch = next(self._source)
+        if self._pipeline.workers:  # out of the shared memory, which goes away with the workers
+            batch = {name: np.array(array) for name, array in batch.items()}
+        self._next += 1
+        return batch
+
+    def get_state(self) -> dict[str, int | bool]:
+        """The number of the next batch and what the order depends on; goes through JSON."""
+        return {"next": self._next, **self._pipeline.maker.order()}
+
+    def set_state(self, state: dict[str, int | bool]) -> None:
+        """Go on where `get_state` was called, with any number of workers and hosts.
+
+        Raises ValueError where the data or the batches are others than they were.
+        """
+        order = self._pipeline.maker.order()
+        for name, value in order.items():
+            if state.get(name) != value:
+                raise ValueError(f"cannot resume the data: {name} was {state.get(name)} and is {value} now")
+        self._stop()
+        self._next = int(state["next"])
+
+    def close(self) -> None:
+        self._closed = True
+        self._stop()
+
+    def _stop(self) -> None:
+        source, self._source = self._source, None
+        if source is not None and hasattr(source, "close"):
+            source.close()
+
+    def __enter__(self) -> "Batches":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        self._stop()
+
+
+@dataclass(frozen=True)
+class _Maker:
+    """Batch number -> this host's rows of it: the whole pipeline as one picklable function."""
+
+    examples: Examples
+    seed: int
+    shuffle: bool
+    epochs: int | None
+    corrupt: Corrupt | None
+    batch_size: int
+    first: int  # of this host's rows in the global batch
+    rows: int
+
+    @property
+    def batches(self) -> int | None:
+        if self.epochs is None:
+            return None
+        positions = len(self.examples) * self.epochs
+        return positions // self.batch_size if self.shuffle else -(-positions // self.batch_size)
+
+    def order(self) -> dict[str, int | bool]:
+        return {"examples": len(self.examples), "batch_size": self.batch_size, "seed": self.seed, "shuffle": self.shuffle}
+
+    def __call__(self, number: int) -> Batch:
+        n = len(self.examples)
+        position = number * self.batch_size + self.first + np.arange(self.rows)
+        real = np.ones(self.rows, bool)
+        if self.epochs is not None and not self.shuffle:
+            real = position < n * self.epochs
+            position = np.minimum(position, n * self.epochs - 1)
+        epoch, index = np.divmod(position, n)
+        if self.shuffle:
+            index = noise.permute(index, n, seed=self.seed, epoch=epoch)
+        batch = self.examples.rows(index, epoch)
+        if self.corrupt is not None:
+            batch = self.corrupt(batch, index, epoch)
+        if self.epochs is not None and not self.shuffle:
+            batch = {**batch, "example_id": np.where(real, index, -1).astype(np.int32)}
+            batch["example_weight"] = real.astype(np.float32)
+            if not real.all():
+                for name, nothing in (("masked_weights", 0), ("sequence_weights", 0), ("labels", IGNORED)):
+                    if name in batch and (name != "labels" or batch[name].shape[1:] == batch["input_ids"].shape[1:]):
+                        batch[name] = batch[name].copy()
+                        batch[name][~real] = nothing
+        return batch
+
+
+def _grain_iterator(pipeline: Pipeline, start: int) -> Iterator[Batch]:
+    import grain
+
+    stop = pipeline.maker.batches
+    source = grain.MapDataset.range(start, 2**40 if stop is None else stop).map(pipeline.maker)
+    if not pipeline.workers:
+        options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=pipeline.prefetch)
+        return iter(source.to_iter_dataset(options))
+    from absl import flags
+
+    if not flags.FLAGS.is_parsed():  # grain's worker pool reads absl flags, and dies where nobody has parsed them
+        flags.FLAGS.mark_as_parsed()
+    options = grain.MultiprocessingOptions(num_workers=pipeline.workers, per_worker_buffer_size=pipeline.prefetch)
+    reading = grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)
+    return iter(source.to_iter_dataset(reading).mp_prefetch(options))

@@ -1,0 +1,378 @@
+"""Data addresses: text, JSONL, TSV, CSV, Parquet, TFDS and the machine's own documentation, as records or as documents.
+
+  text:GLOB              lines; documents as data/documents.py reads them
+  jsonl:GLOB[#field]     one JSON object a line
+  tsv:GLOB[#field]       tab-separated, no quote characters (as GLUE's files are)
+  csv:GLOB[#field]       comma-separated, quoted by "
+  parquet:GLOB[#field]   needs pyarrow
+  tfds:NAME[/CONFIG][:SPLIT][#field]   TensorFlow Datasets, without TensorFlow
+  docs:[PACKAGE,...]     English prose inside the installed Python and its packages (data/prose.py)
+
+Files may be gzipped (seen by their first bytes) and lie where fsspec reaches (`gs://` needs gcsfs).
+"""
+
+import csv
+import glob
+import gzip
+import hashlib
+import json
+import os
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from bertvariants_jax.data import prose
+from bertvariants_jax.data.documents import Document, read_documents, text_document
+
+KINDS = ("text", "jsonl", "tsv", "csv", "parquet", "tfds", "docs")
+_VERSION = 1  # of the reading rules: part of the fingerprint
+
+
+def open_source(
+    address: str,
+    *,
+    header: bool = True,
+    columns: Sequence[str] | None = None,
+    skip_bad_rows: bool = False,
+    layout: str = "auto",
+    data_dir: str | None = None,
+) -> "Source":
+    """Open a data address. Nothing is read yet, but a file that is not there is said at once.
+
+    header, columns: of tsv and csv. Without a header the fields are named `columns`, or "0", "1", ...
+    skip_bad_rows: leave out tsv and csv rows with a wrong number of fields (GLUE's QQP) and count them in `.skipped`.
+    layout: of text, where its content should not decide (data/documents.py).
+    data_dir: where TFDS keeps its data; None is its own default ($TFDS_DATA_DIR or ~/tensorflow_datasets).
+    Raises ValueError for an address that cannot be read, FileNotFoundError for one that names no file.
+    """
+    kind, colon, rest = address.partition(":")
+    if not colon or kind not in KINDS:
+        raise ValueError(f"{address!r} is no data address: it must begin with one of {', '.join(k + ':' for k in KINDS)}")
+    field = None
+    if kind not in ("text", "docs"):
+        rest, _, field = rest.partition("#")
+    if not rest and kind != "docs":
+        raise ValueError(f"{address!r} names nothing after {kind}:")
+    files = () if kind in ("tfds", "docs") else _files(rest)
+    return Source(address, kind, rest, field or None, files, header, tuple(columns or ()), skip_bad_rows, layout, data_dir)
+
+
+class Source(Sequence[dict]):
+    """An open address. As a sequence: its rows as dicts, random access; `documents()`: its text for pre-training.
+
+    fields: the names of the rows' fields. skipped: rows left out by `skip_bad_rows`. fingerprint: changes with the data.
+    """
+
+    def __init__(self, address, kind, target, field, files, header, columns, skip_bad_rows, layout, data_dir):
+        self.address, self.kind, self.field, self.files = address, kind, field, files
+        self.skipped = 0
+        self._target, self._layout, self._data_dir = target, layout, data_dir
+        self._header, self._columns, self._skip = header, columns, skip_bad_rows
+        self._loaded: Sequence[dict] | None = None
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, i: int) -> dict:
+        return self._rows[i]
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        return tuple(self._rows[0]) if len(self) else ()
+
+    def column(self, field: str) -> list:
+        """The values of one field. Raises ValueError where it is missing, with those that there are."""
+        for i, row in enumerate(self):
+            if field not in row:
+                raise ValueError(f"{self.address}: row {i} has no field {field!r}; it has: {', '.join(row)}")
+        return [row[field] for row in self]
+
+    def documents(self) -> "Documents":
+        """Its text as documents, read anew at each pass.
+
+        text: by layout. docs: a module or a page each. Others: a row is a document; the field is the address's #field, or
+        "text" where there is one, or the only one; a list of strings is taken as sentences.
+        """
+        return Documents(self)
+
+    @property
+    def fingerprint(self) -> str:
+        """Hex; changes when files (name, size, time of writing), packages or the reading rules change."""
+        if self.kind == "docs":
+            stamp: object = prose.stamp(self._target)
+        elif self.kind == "tfds":
+            stamp = (os.path.expanduser(self._data_dir or ""), len(self))
+        else:
+            stamp = [(os.path.basename(f), *_stat(f)) for f in self.files]
+        said = (_VERSION, self.kind, self.field, self._layout, self._header, self._columns, stamp,
+                self._target if self.kind in ("docs", "tfds") else "")
+        return hashlib.blake2b(repr(said).encode(), digest_size=16).hexdigest()
+
+    @property
+    def _rows(self) -> Sequence[dict]:
+        if self._loaded is None:
+            if self.kind == "tfds":
+                self._loaded = _tfds_rows(self._target, self._data_dir)
+            elif self.kind == "docs":
+                self._loaded = [
+                    {"text": " ".join(d.sentences), "package": d.group, "name": d.name} for d in prose.documents(self._target)
+                ]
+            else:
+                self._loaded = list(self._file_rows())
+            if not len(self._loaded):
+                raise ValueError(f"{self.address}: there is no row in it")
+        return self._loaded
+
+    def _file_rows(self) -> Iterator[dict]:
+        for path in self.files:
+            if self.kind == "text":
+                yield from ({"text": line} for _, line in read_lines(path) if line.strip())
+            elif self.kind == "jsonl":
+                yield from _json_rows(path)
+            elif self.kind == "parquet":
+                yield from _parquet_rows(path)
+            else:
+                yield from self._table_rows(path)
+
+    def _table_rows(self, path: str) -> Iterator[dict]:
+        cells = _tsv_cells(path) if self.kind == "tsv" else _csv_cells(path)
+        names = list(self._columns)
+        if self._header:
+            _, head = next(cells, (0, []))
+            if not head:
+                raise ValueError(f"{path}: the file is empty, not even a header line")
+            names = names or head
+            if len(set(names)) < len(names):
+                raise ValueError(f"{path}, line 1: the header names a field twice ({', '.join(names)}); is it a header?")
+        for number, row in cells:
+            names = names or [str(i) for i in range(len(row))]
+            if len(row) != len(names):
+                if self._skip:
+                    self.skipped += 1
+                    continue
+                raise ValueError(f"{path}, line {number}: {len(row)} fields, expected {len(names)} ({', '.join(names)})")
+            yield dict(zip(names, row, strict=True))
+
+    def _documents(self) -> Iterator[Document]:
+        if self.kind == "docs":
+            yield from prose.documents(self._target)
+        elif self.kind == "text":
+            for path in self.files:
+                yield from read_documents((line for _, line in read_lines(path)), self._layout, _stem(path))
+        else:
+            rows = self._file_rows() if self.kind in ("jsonl", "parquet") and self._loaded is None else self
+            for i, row in enumerate(rows):
+                value = row[self._text_field(row, i)]
+                if isinstance(value, str):
+                    yield text_document(value, f"row {i}")
+                elif isinstance(value, Sequence) and all(isinstance(v, str) for v in value):
+                    yield Document([v.strip() for v in value if v.strip()], f"row {i}")
+                elif value is not None:
+                    raise ValueError(f"{self.address}: row {i} holds {type(value).__name__}, not text: {value!r:.60}")
+
+    def _text_field(self, row: dict, i: int) -> str:
+        field = self.field or ("text" if "text" in row else next(iter(row)) if len(row) == 1 else None)
+        if field is None:
+            raise ValueError(f"{self.address}: say which field is the text with #field; there are: {', '.join(row)}")
+        if field not in row:
+            raise ValueError(f"{self.address}: row {i} has no field {field!r}; it has: {', '.join(row)}")
+        return field
+
+
+@dataclass(frozen=True)
+class Documents:
+    """The documents of a source: iterate as often as you like. Raises ValueError at the end where there was none."""
+
+    source: Source
+
+    @property
+    def fingerprint(self) -> str:
+        return self.source.fingerprint
+
+    def __iter__(self) -> Iterator[Document]:
+        empty = True
+        for document in self.source._documents():
+            if document.sentences:
+                empty = False
+                yield document
+        if empty:
+            raise ValueError(f"{self.source.address}: there is no text in it")
+
+
+def read_lines(path: str) -> Iterator[tuple[int, str]]:
+    """(line number from 1, line) of a UTF-8 file, gzipped or not, split at newlines only (not at U+2028 and its kind).
+
+    Raises ValueError, naming file, line and byte, where it is not UTF-8; and where a gzip file is damaged or cut short.
+    """
+    with _open(path) as file:
+        number = offset = 0
+        while True:
+            try:
+                raw = file.readline()
+            except (EOFError, zlib.error, gzip.BadGzipFile) as e:
+                raise ValueError(f"{path}: the gzip file is damaged or cut short after line {number} ({e})") from None
+            if not raw:
+                return
+            number += 1
+            try:
+                line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
+            except UnicodeDecodeError as e:
+                byte = raw.index(e.object[e.start :]) + 1 if e.object != raw else e.start + 1
+                raise ValueError(
+                    f"{path}, line {number}, byte {byte} (byte {offset + byte} of the text): not UTF-8 "
+                    f"(0x{e.object[e.start]:02x}); convert the file to UTF-8 first"
+                ) from None
+            offset += len(raw)
+            yield number, line.removesuffix("\n").removesuffix("\r")
+
+
+def _files(pattern: str) -> tuple[str, ...]:
+    if "://" in pattern:
+        protocol = pattern.partition("://")[0]
+        try:
+            import fsspec
+
+            found = [f"{protocol}://{f.removeprefix(protocol + '://')}" for f in fsspec.filesystem(protocol).glob(pattern)]
+        except ImportError as e:
+            raise ValueError(f"{pattern}: cannot read {protocol}:// on this machine ({e})") from None
+    else:
+        pattern = os.path.expanduser(pattern)
+        # A name that exists is taken as it stands, whatever [ or * it holds.
+        found = [pattern] if os.path.isfile(pattern) else [f for f in glob.glob(pattern, recursive=True) if os.path.isfile(f)]
+    if not found:
+        if glob.has_magic(pattern):
+            raise FileNotFoundError(f"no file matches {pattern}")
+        if os.path.isdir(pattern):
+            raise FileNotFoundError(f"{pattern} is a folder: name its files, for instance {os.path.join(pattern, '*')}")
+        raise FileNotFoundError(f"there is no file {pattern}")
+    return tuple(sorted(found))
+
+
+def _open(path: str) -> BinaryIO:
+    if "://" in path:
+        import fsspec
+
+        file = fsspec.open(path, "rb").open()
+    else:
+        file = open(path, "rb")
+    magic = file.read(2)
+    file.seek(0)
+    return gzip.open(file, "rb") if magic == b"\x1f\x8b" else file
+
+
+def _stat(path: str) -> tuple[int, int]:
+    if "://" in path:
+        import fsspec
+
+        return fsspec.open(path).fs.size(path), 0
+    s = os.stat(path)
+    return s.st_size, s.st_mtime_ns
+
+
+def _stem(path: str) -> str:
+    return os.path.basename(path).removesuffix(".gz").rpartition(".")[0] or os.path.basename(path)
+
+
+def _json_rows(path: str) -> Iterator[dict]:
+    for number, line in read_lines(path):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as e:
+            raise ValueError(f"{path}, line {number}: not a whole JSON value ({e.msg}, column {e.colno})") from None
+        if not isinstance(row, dict):
+            raise ValueError(f"{path}, line {number}: expected a JSON object, got {line.strip()[:40]!r}")
+        yield row
+
+
+def _tsv_cells(path: str) -> Iterator[tuple[int, list[str]]]:
+    return ((number, line.split("\t")) for number, line in read_lines(path) if line)
+
+
+def _csv_cells(path: str) -> Iterator[tuple[int, list[str]]]:
+    csv.field_size_limit(2**31 - 1)
+    reader = csv.reader((line + "\n" for _, line in read_lines(path)), strict=True)
+    try:
+        for row in reader:
+            if row:
+                yield reader.line_num, row
+    except csv.Error as e:
+        raise ValueError(f"{path}, line {reader.line_num}: not CSV ({e})") from None
+
+
+def _parquet_rows(path: str) -> Iterator[dict]:
+    try:
+        import pyarrow.parquet
+    except ImportError:
+        raise ValueError(f"{path}: reading Parquet needs pyarrow, which is not installed") from None
+    with _open(path) as file:
+        try:
+            table = pyarrow.parquet.ParquetFile(file)
+            for batch in table.iter_batches():
+                yield from batch.to_pylist()
+        except pyarrow.lib.ArrowInvalid as e:
+            raise ValueError(f"{path}: not a Parquet file ({e})") from None
+
+
+class _TfdsRows(Sequence[dict]):
+    """Rows of a TFDS data source, text as str."""
+
+    def __init__(self, source):
+        self._source = source
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, i: int) -> dict:
+        return {k: _as_text(v) for k, v in self._source[i].items()}
+
+
+def _as_text(value):
+    if isinstance(value, bytes):
+        return value.decode("utf-8")
+    if isinstance(value, dict):
+        return {k: _as_text(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_as_text(v) for v in value]
+    if getattr(value, "dtype", None) is not None and value.dtype == object:
+        return [_as_text(v) for v in value.tolist()]
+    return value
+
+
+def _tfds_rows(target: str, data_dir: str | None) -> Sequence[dict]:
+    name, _, split = target.partition(":")
+    try:
+        import tensorflow_datasets as tfds
+        import tensorflow_datasets.text  # noqa: F401  glue, super_glue, c4, wikipedia are not registered without it
+    except ImportError as e:
+        raise ValueError(f"tfds:{target}: reading TFDS needs tensorflow-datasets ({e})") from None
+    try:
+        builder = tfds.builder(name, data_dir=data_dir, try_gcs=False)
+    except Exception as e:  # tfds has a class of its own for each fault, and raises others of its dependencies
+        raise ValueError(f"tfds:{target}: TFDS knows no such data set or cannot open it ({_first_line(e)})") from None
+    where = f"tfds:{target} in {builder.data_dir}"
+    if not builder.is_prepared():
+        try:
+            builder.download_and_prepare(file_format="array_record")
+        except Exception as e:
+            raise ValueError(
+                f"{where}: not prepared there, and preparing it failed ({_first_line(e)}); without a network, copy a folder "
+                f"prepared elsewhere with file_format='array_record'"
+            ) from None
+    splits = list(builder.info.splits)
+    if not split:
+        if len(splits) > 1 and "train" not in splits:
+            raise ValueError(f"{where}: say which split, as in tfds:{name}:{splits[0]}; there are: {', '.join(splits)}")
+        split = "train" if "train" in splits else splits[0]
+    if split.partition("[")[0] not in splits and "+" not in split:
+        raise ValueError(f"{where}: there is no split {split!r}; there are: {', '.join(splits)}")
+    try:
+        return _TfdsRows(builder.as_data_source(split=split))
+    except Exception as e:
+        raise ValueError(f"{where}: cannot read it at random ({_first_line(e)}); prepare it as array_record") from None
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {(str(error).strip() or 'no message').splitlines()[0][:200]}"
