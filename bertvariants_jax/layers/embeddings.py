@@ -20,7 +20,8 @@ class Embed(nn.Module):
                                     jnp.dtype(self.compute.param_dtype))
 
     def __call__(self, ids):
-        return self.embedding.astype(self.compute.dtype).at[ids].get(mode="fill", fill_value=jnp.nan)
+        table = jnp.asarray(self.embedding, self.compute.dtype)
+        return table.at[ids].get(mode="fill", fill_value=jnp.nan)
 
 
 class Embeddings(nn.Module):

@@ -153,8 +153,11 @@ SIZES = {
     "scibert-scivocab-cased": replace(BASE, vocab_size=31116),
 }
 
+DUMMY = BertConfig(vocab_size=61, hidden_size=24, num_hidden_layers=3, num_attention_heads=3,
+                   intermediate_size=40, max_position_embeddings=40)
+
 BERT = Variant(
     name="bert", config=BertConfig, encoder=Bert, names=names, prefix="bert", heads=HEADS, classes=CLASSES,
-    sizes=SIZES, ignored=(r"embeddings\.position_ids$", r"embeddings\.token_type_ids$"),
+    sizes=SIZES, dummy=DUMMY, ignored=(r"embeddings\.position_ids$", r"embeddings\.token_type_ids$"),
     summary="masked LM + next sentence",
 )

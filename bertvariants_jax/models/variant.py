@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -33,6 +33,12 @@ class Encoded(NamedTuple):
             self.last_hidden_state, positions[..., None], axis=1))
 
 
+def traced(sown: Mapping[str, Any]) -> tuple[tuple[jax.Array, ...], tuple[jax.Array, ...]]:
+    """An encoder's intermediates -> hidden states (embeddings first) and attentions, one a layer."""
+    embedded, layers = sown["embedded"][0], sown["layers"]
+    return (embedded, *layers["hidden_states"][0]), tuple(layers["attention"]["attentions"][0])
+
+
 @dataclass(frozen=True)
 class Head:
     """module(cfg, compute) -> a Linen module called as (encoded, deterministic=True); names(cfg) -> rows
@@ -53,9 +59,13 @@ class Variant:
     names: cfg -> rows of the base model, HF names without `prefix`.
     heads: "pooler" among them where the base model has one.
     classes: HF class name -> the heads that its files hold (pooler aside).
-    sizes: published name -> config.
+    sizes: published name -> config. dummy: a config of odd small sizes for tests, every part present.
     ignored: regular expressions of HF names that files hold and the network does not need.
     inputs: further keys of a batch that its encoder takes (XLNet's perm_mask).
+    longest: cfg -> the longest sequence that the position table takes, None where any length goes.
+    traced: the encoder's intermediates -> hidden states and attentions, where it does not sow as BERT's.
+    aliases: further `model_type`s of HF's config.json that are this network.
+    padding_side: where its tokenizer pads. packs: whether it takes packed rows (attention_mask numbers above 1).
     """
 
     name: str
@@ -66,10 +76,25 @@ class Variant:
     heads: Mapping[str, Head]
     classes: Mapping[str, tuple[str, ...]]
     sizes: Mapping[str, Config]
+    dummy: Config
     word_embeddings: str = "embeddings/word_embeddings/embedding"
     ignored: tuple[str, ...] = ()
     inputs: tuple[str, ...] = ()
+    aliases: tuple[str, ...] = ()
+    traced: Callable[[Mapping[str, Any]], tuple[tuple[jax.Array, ...], tuple[jax.Array, ...]]] = traced
+    longest: Callable[[Config], int | None] = lambda config: config.max_position_embeddings
+    padding_side: Literal["left", "right"] = "right"
+    packs: bool = True
     summary: str = ""
+
+    @property
+    def model_types(self) -> tuple[str, ...]:
+        """What HF's config.json may call this network."""
+        return (self.config.model_type, *self.aliases)
+
+    @property
+    def call_arguments(self) -> tuple[str, ...]:
+        return (*ENCODER_INPUTS, *self.inputs)
 
     def network(self, config: Config, heads: tuple[str, ...] = (), compute: Compute = FLOAT32) -> "Network":
         """Raises ValueError for a head that the variant has not."""
@@ -116,7 +141,7 @@ class Network:
 
     def encode(self, params, batch: Mapping[str, jax.Array], rng=None, pool: bool = True) -> Encoded:
         """Encoder and, where the network has one, pooler. rng: of dropout; None is deterministic."""
-        inputs = {k: batch[k] for k in (*ENCODER_INPUTS, *self.variant.inputs) if k in batch}
+        inputs = {k: batch[k] for k in self.variant.call_arguments if k in batch}
         hidden = self.encoder.apply({"params": params["encoder"]}, **inputs, deterministic=rng is None,
                                     rngs=None if rng is None else {"dropout": rng})
         return self.encoded(params, hidden, batch.get("attention_mask"), rng, pool)
@@ -138,6 +163,22 @@ class Network:
         rngs = None if rng is None else {"dropout": jax.random.fold_in(
             rng, 1 + list(self.variant.heads).index(head))}
         return self.modules[head].apply({"params": params[head]}, encoded, deterministic=rng is None, rngs=rngs)
+
+    def scores(self, params, head: str, batch: Mapping[str, jax.Array], rng=None) -> jax.Array:
+        """Batch -> the head's output; for "choice" the batch is [B, C, L] and the scores [B, C]."""
+        if head != "choice":
+            return self.logits(params, head, self.encode(params, batch, rng), rng)
+        rows, choices, _ = batch["input_ids"].shape
+        flat = {k: v.reshape(rows * choices, *v.shape[2:]) for k, v in batch.items()
+                if k in self.variant.call_arguments}
+        return self.logits(params, head, self.encode(params, flat, rng), rng).reshape(rows, choices)
+
+    def trace(self, params, batch: Mapping[str, jax.Array]):
+        """Deterministic encode that also gives all L+1 hidden states [B, L, D] and the attentions [B, N, L, L]."""
+        inputs = {k: batch[k] for k in self.variant.call_arguments if k in batch}
+        hidden, sown = self.encoder.apply({"params": params["encoder"]}, **inputs, mutable=["intermediates"])
+        hidden_states, attentions = self.variant.traced(sown["intermediates"])
+        return self.encoded(params, hidden, batch.get("attention_mask")), hidden_states, attentions
 
     def shapes(self) -> dict[str, Any]:
         """The parameter tree as jax.ShapeDtypeStruct, without memory."""

@@ -1,0 +1,1 @@
+"""HuggingFace folders and hub ids <-> `Checkpoint`: network, parameters, tokenizer, and what loading did."""

@@ -1,0 +1,79 @@
+"""Fine-tuning objectives: one for each kind of head."""
+
+import jax.numpy as jnp
+
+from bertvariants_jax.objectives.losses import accuracy, cross_entropy, example_weights, weighted
+from bertvariants_jax.objectives.objective import Loss, Objective
+
+
+def classification(network, head: str = "classify") -> Objective:
+    """Cross-entropy of `labels` int32 [B] over the classes; squared error of float32 [B] where there is one.
+
+    head: "classify", or "choice" (batch arrays [B, C, L]). predict gives "logits" [B, classes].
+    """
+    regression = head == "classify" and network.config.num_labels == 1
+
+    def weights(batch):
+        return {head: jnp.sum(example_weights(batch, "input_ids"))}
+
+    def loss(params, batch, rng, memory=None):
+        scores, counted = network.scores(params, head, batch, rng), example_weights(batch, "input_ids")
+        if regression:
+            errors = jnp.square(scores[:, 0] - batch["labels"].astype(jnp.float32))
+            return Loss({head: weighted(errors, counted)}, {})
+        return Loss({head: weighted(cross_entropy(scores, batch["labels"]), counted)},
+                    {f"{head}/accuracy": accuracy(scores, batch["labels"], counted)})
+
+    def predict(params, batch):
+        return {"logits": network.scores(params, head, batch)}
+
+    return Objective(network.init, weights, loss, predict, {head: 1.0})
+
+
+def tagging(network) -> Objective:
+    """Cross-entropy of `labels` int32 [B, L] over the tags; -100 is ignored. predict: "logits" [B, L, tags]."""
+
+    def counted(batch):
+        return (batch["labels"] >= 0) * example_weights(batch, "input_ids")[:, None]
+
+    def weights(batch):
+        return {"tag": jnp.sum(counted(batch))}
+
+    def loss(params, batch, rng, memory=None):
+        scores, labels = network.scores(params, "tag", batch, rng), jnp.maximum(batch["labels"], 0)
+        return Loss({"tag": weighted(cross_entropy(scores, labels), counted(batch))},
+                    {"tag/accuracy": accuracy(scores, labels, counted(batch))})
+
+    def predict(params, batch):
+        return {"logits": network.scores(params, "tag", batch)}
+
+    return Objective(network.init, weights, loss, predict, {"tag": 1.0})
+
+
+def extraction(network) -> Objective:
+    """Mean of the cross-entropies of `start_positions` and `end_positions` int32 [B] over the row's places.
+
+    Padding is no candidate. predict: "start_logits", "end_logits" [B, L].
+    """
+
+    def scores(params, batch, rng=None):
+        logits = network.scores(params, "span", batch, rng)                                  # B L 2
+        real = batch["attention_mask"][..., None] > 0
+        return jnp.where(real, logits, jnp.finfo(jnp.float32).min)
+
+    def weights(batch):
+        return {"span": jnp.sum(example_weights(batch, "input_ids"))}
+
+    def loss(params, batch, rng, memory=None):
+        logits, counted = scores(params, batch, rng), example_weights(batch, "input_ids")
+        gold = jnp.stack([batch["start_positions"], batch["end_positions"]], axis=1)         # B 2
+        losses = cross_entropy(jnp.swapaxes(logits, 1, 2), gold).mean(axis=1)
+        right = jnp.all(jnp.argmax(logits, axis=1) == gold, axis=1)
+        return Loss({"span": weighted(losses, counted)},
+                    {"span/accuracy": (weighted(right.astype(jnp.float32), counted), jnp.sum(counted))})
+
+    def predict(params, batch):
+        start, end = jnp.split(scores(params, batch), 2, axis=-1)
+        return {"start_logits": start[..., 0], "end_logits": end[..., 0]}
+
+    return Objective(network.init, weights, loss, predict, {"span": 1.0})

@@ -1,0 +1,30 @@
+"""Losses as sums over what counts, with their weights; all float32."""
+
+import jax
+import jax.numpy as jnp
+
+
+def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """-log softmax(logits)[label]; logits [..., V], labels int32 [...] -> [...]."""
+    logits = logits.astype(jnp.float32)
+    picked = jnp.take_along_axis(logits, labels[..., None], axis=-1)[..., 0]
+    return jax.nn.logsumexp(logits, axis=-1) - picked
+
+
+def weighted(values: jax.Array, weights: jax.Array) -> jax.Array:
+    """Sum of values where the weight is not 0; an unused slot may hold NaN and adds exactly nothing."""
+    used = weights != 0
+    return jnp.sum(jnp.where(used, values, 0.0) * weights)
+
+
+def accuracy(logits: jax.Array, labels: jax.Array, weights: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """(weighted number of right answers, sum of weights)."""
+    right = jnp.argmax(logits, axis=-1) == labels
+    return weighted(right.astype(jnp.float32), weights), jnp.sum(weights)
+
+
+def example_weights(batch, like: str) -> jax.Array:
+    """float32 [B]: the batch's example_weight, or ones where it has none."""
+    if "example_weight" in batch:
+        return batch["example_weight"].astype(jnp.float32)
+    return jnp.ones(batch[like].shape[0], jnp.float32)
