@@ -5,9 +5,10 @@ positions b * B .. (b + 1) * B. A batch is a function of its number, so the glob
 or restarts, and the state of an iterator is the number of its next batch.
 """
 
+import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -102,7 +103,7 @@ class Batches(Iterator[Batch]):
     def __init__(self, pipeline: Pipeline):
         self._pipeline = pipeline
         self._next = 0
-        self._source: Any = None
+        self._source: list[Iterator[Batch]] = []  # grain's iterator, while there is one
         self._closed = False
 
     def __next__(self) -> Batch:
@@ -112,9 +113,11 @@ class Batches(Iterator[Batch]):
         if total is not None and self._next >= total:
             self._stop()
             raise StopIteration
-        if self._source is None:
-            self._source = _grain_iterator(self._pipeline, self._next)
-        batch = next(self._source)
+        if not self._source:
+            self._source.append(_grain_iterator(self._pipeline, self._next))
+            # Closed also when this object is forgotten, and at the interpreter's end, while grain's modules are there.
+            self._finish = weakref.finalize(self, _close, self._source)
+        batch = next(self._source[0])
         if self._pipeline.workers:  # out of the shared memory, which goes away with the workers
             batch = {name: np.array(array) for name, array in batch.items()}
         self._next += 1
@@ -141,18 +144,14 @@ class Batches(Iterator[Batch]):
         self._stop()
 
     def _stop(self) -> None:
-        source, self._source = self._source, None
-        if source is not None and hasattr(source, "close"):
-            source.close()
+        if self._source:
+            self._finish()
 
     def __enter__(self) -> "Batches":
         return self
 
     def __exit__(self, *_) -> None:
         self.close()
-
-    def __del__(self) -> None:
-        self._stop()
 
 
 @dataclass(frozen=True)
@@ -200,6 +199,10 @@ class _Maker:
                         batch[name] = batch[name].copy()
                         batch[name][~real] = nothing
         return batch
+
+
+def _close(source: list) -> None:
+    source.pop().close()
 
 
 def _grain_iterator(pipeline: Pipeline, start: int) -> Iterator[Batch]:

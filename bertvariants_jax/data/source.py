@@ -113,15 +113,14 @@ class Source(Sequence[dict]):
     def _rows(self) -> Sequence[dict]:
         if self._loaded is None:
             if self.kind == "tfds":
-                self._loaded = _tfds_rows(self._target, self._data_dir)
+                rows = _tfds_rows(self._target, self._data_dir)
             elif self.kind == "docs":
-                self._loaded = [
-                    {"text": " ".join(d.sentences), "package": d.group, "name": d.name} for d in prose.documents(self._target)
-                ]
+                rows = [{"text": " ".join(d.sentences), "package": d.group, "name": d.name} for d in prose.documents(self._target)]
             else:
-                self._loaded = list(self._file_rows())
-            if not len(self._loaded):
+                rows = list(self._file_rows())
+            if not len(rows):
                 raise ValueError(f"{self.address}: there is no row in it")
+            self._loaded = rows
         return self._loaded
 
     def _file_rows(self) -> Iterator[dict]:
@@ -326,7 +325,9 @@ class _TfdsRows(Sequence[dict]):
         return len(self._source)
 
     def __getitem__(self, i: int) -> dict:
-        return {k: _as_text(v) for k, v in self._source[i].items()}
+        if not -len(self) <= i < len(self):
+            raise IndexError(f"row {i} of {len(self)}")
+        return {k: _as_text(v) for k, v in self._source[i % len(self)].items()}
 
 
 def _as_text(value):

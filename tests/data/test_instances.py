@@ -6,7 +6,7 @@ import random
 
 import numpy as np
 import pytest
-from conftest import SPECIALS, make_corpus
+from corpora import SPECIALS, make_corpus
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
