@@ -5,6 +5,8 @@ LayerNorm, softmax and recomputation do not; a training step is three forwards; 
 at the predicted positions only.
 """
 
+import math
+
 import jax
 
 # dense bfloat16 FLOP/s of one chip by a part of its `device_kind`, vendors' figures; first match wins
@@ -48,3 +50,30 @@ def forward_flops(*, batch: int, length: int, layers: int, hidden: int, ffn: int
 def train_flops(**shape) -> float:
     """FLOPs of one training step, forward and backward: three times `forward_flops` of the same arguments."""
     return 3 * forward_flops(**shape)
+
+
+def count_flops(function, *abstract) -> float:
+    """FLOPs of the matrix products and convolutions of function(*abstract), loops counted at their full length.
+
+    abstract: trees of arrays or jax.ShapeDtypeStruct. XLA's own cost analysis counts a scan's body once.
+    """
+    return float(_flops(jax.make_jaxpr(function)(*abstract).jaxpr))
+
+
+def _flops(jaxpr) -> int:
+    total = 0
+    for equation in jaxpr.eqns:
+        kind, params = equation.primitive.name, equation.params
+        if kind == "dot_general":
+            (contracted, _), _ = params["dimension_numbers"]
+            shape = equation.invars[0].aval.shape
+            total += 2 * math.prod(equation.outvars[0].aval.shape) * math.prod(shape[axis] for axis in contracted)
+        elif kind == "conv_general_dilated":
+            kernel = equation.invars[1].aval.shape
+            features = kernel[params["dimension_numbers"].rhs_spec[0]]
+            total += 2 * math.prod(equation.outvars[0].aval.shape) * math.prod(kernel) // features
+        else:
+            inner = [_flops(sub) for sub in jax.core.jaxprs_in_params(params)]
+            total += params["length"] * sum(inner) if kind == "scan" else (
+                max(inner, default=0) if kind == "cond" else sum(inner))
+    return total

@@ -245,7 +245,8 @@ def metrics_table(runs: list[RunRecord]) -> str:
 
 
 def config_table(runs: list[RunRecord]) -> str:
-    configs = [{name: json.dumps(value) for name, value in flat(run.config) if name} for run in runs]
+    configs = [{name: value if isinstance(value, str) else json.dumps(value)
+                for name, value in flat(run.config) if name} for run in runs]
     names = list(dict.fromkeys(name for config in configs for name in config))
     return table(["field", *(run.name for run in runs)],
                  [(len({config.get(name) for config in configs}) > 1, [name, *(config.get(name, "") for config in configs)])
