@@ -1,6 +1,7 @@
 """Checkpoints of a run: saved in the background, whole or not at all, the newest and the best kept (Orbax)."""
 
 import json
+import logging
 import math
 import pathlib
 from dataclasses import dataclass
@@ -56,6 +57,7 @@ class Checkpoints:
 
     def __init__(self, folder, keep: Keep = Keep()):
         self.folder, self.keep = pathlib.Path(folder).absolute(), keep
+        logging.getLogger("absl").addFilter(not_orbax)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._orbax = ocp.training.Checkpointer(
@@ -103,21 +105,21 @@ class Checkpoints:
                 step, {"params": state["params"], "rest": rest}, force=True, metrics=metrics,
                 custom_metadata={"data": data, "config": config})
         except Exception as error:  # whatever Orbax or TensorStore makes of a full disk
-            raise self._failed(f"cannot save the checkpoint of step {step}", error) from error
+            raise self.failed(f"cannot save the checkpoint of step {step}", error) from error
 
     def wait(self) -> None:
         """Wait until the save under way is whole on disk."""
         try:
             self._orbax.wait()
         except Exception as error:
-            raise self._failed("cannot save a checkpoint", error) from error
+            raise self.failed("cannot save a checkpoint", error) from error
 
     def close(self) -> None:
         """Wait and close."""
         try:
             self._orbax.close()
         except Exception as error:
-            raise self._failed("cannot save a checkpoint", error) from error
+            raise self.failed("cannot save a checkpoint", error) from error
 
     def restore(self, abstract: dict[str, Any], step: int | None = None) -> tuple[int, dict[str, Any], Any]:
         """(step, state, data) of the newest checkpoint or of `step`, laid out as `abstract` says.
@@ -132,7 +134,7 @@ class Checkpoints:
             found = self._orbax.load_checkpointables(step, {"params": abstract["params"], "rest": rest})
             notes = self._orbax.checkpointables_metadata(step).custom_metadata
         except Exception as error:
-            raise self._failed(f"cannot restore step {step}", error) from error
+            raise self.failed(f"cannot restore step {step}", error) from error
         return step, {"params": found["params"], **found["rest"]}, notes["data"]
 
     def params(self, abstract, step: int | None = None):
@@ -142,12 +144,18 @@ class Checkpoints:
         try:
             return self._orbax.load_checkpointables(step, {"params": target})["params"]
         except Exception as error:
-            raise self._failed(f"cannot restore the parameters of step {step}", error) from error
+            raise self.failed(f"cannot restore the parameters of step {step}", error) from error
 
-    def _failed(self, what: str, error: Exception) -> CheckpointError:
+    def failed(self, what: str, error: Exception) -> CheckpointError:
+        """The error to raise when `what` failed: the reason, and the last good checkpoint."""
         good = sorted(int(path.name) for path in self.folder.glob("*") if path.name.isdigit())
         kept = f"the last good checkpoint is {self.folder / str(good[-1])}" if good else "there is no good checkpoint"
         return CheckpointError(f"{what} in {self.folder}: {reason(error)}; {kept}")
+
+
+def not_orbax(record: logging.LogRecord) -> bool:
+    """Whether a log record is of others: Orbax prints the trace of each background error, which is raised here anyway."""
+    return "orbax" not in record.pathname or record.levelno < logging.WARNING
 
 
 def reason(error: Exception) -> str:

@@ -1,5 +1,6 @@
 """What a run says while it runs: metrics.jsonl, TensorBoard files, and a progress bar or plain lines."""
 
+import contextlib
 import json
 import math
 import os
@@ -25,11 +26,7 @@ class Log:
         path = folder / "metrics.jsonl"
         keep_until(path, step)
         self._file = path.open("a", encoding="utf-8", buffering=1)
-        try:
-            from tensorboardX import SummaryWriter
-            self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1 if step else None)
-        except ImportError:
-            pass  # an optional reader of the same numbers
+        self._board = Board.open(folder / "tensorboard", step)
         if sys.stderr.isatty():
             self._bar = progress_bar()
             self._task = self._bar.add_task("train", total=steps, completed=step, numbers="", rate="")
@@ -50,8 +47,7 @@ class Log:
                 **{key: value if math.isfinite(value) else None for key, value in values.items()}}
         self._file.write(json.dumps(line) + "\n")
         if self._board is not None:
-            for key, value in values.items():
-                self._board.add_scalar(key, value, step)
+            self._board(step, values)
         self._show(step, values)
 
     def advance(self, step: int) -> None:
@@ -70,13 +66,14 @@ class Log:
 
     def close(self) -> None:
         """Flush and close; safe to call twice."""
-        if self._bar is not None:
-            self._bar.stop()
-        if self._board is not None:
-            self._board.close()
-        if self._file is not None:
-            self._file.close()
-        self._bar = self._board = None
+        bar, board, file, self._bar, self._board, self._file = (
+            self._bar, self._board, self._file, None, None, None)
+        if bar is not None:
+            bar.stop()
+        for part in (board, file):
+            if part is not None:
+                with contextlib.suppress(OSError):  # a full disk has been said where the lines are written
+                    part.close()
 
     def _show(self, step: int, values: dict[str, float]) -> None:
         if any(key.startswith("eval/") for key in values):
@@ -100,6 +97,38 @@ class Log:
             seconds = (time.monotonic() - self.began) / (step - self.first) * (self.steps - step)
             left = f"  {int(seconds) // 60}:{int(seconds) % 60:02d} left"
         print(f"step {step}/{self.steps}  " + "  ".join(numbers) + left, file=sys.stderr, flush=True)
+
+
+class Board:
+    """TensorBoard's file of the same numbers.
+
+    Written at once, as tensorboardX's own SummaryWriter hangs for good when its thread meets a full disk.
+    """
+
+    def __init__(self, folder: pathlib.Path, step: int, writer, event, scalar):
+        folder.mkdir(parents=True, exist_ok=True)
+        self._file, self._event, self._scalar = writer(str(folder / "events")), event, scalar
+        if step:  # what came after the step that a run resumes from is not to be shown
+            self._file.write_event(event(wall_time=time.time(), step=step + 1, session_log={"status": 1}))
+
+    @staticmethod
+    def open(folder: pathlib.Path, step: int) -> "Board | None":
+        """A board, or None where tensorboardX is not installed."""
+        try:
+            from tensorboardX.event_file_writer import EventsWriter
+            from tensorboardX.proto.event_pb2 import Event
+            from tensorboardX.summary import scalar
+        except ImportError:
+            return None
+        return Board(folder, step, EventsWriter, Event, scalar)
+
+    def __call__(self, step: int, values: dict[str, float]) -> None:
+        for key, value in values.items():
+            self._file.write_event(self._event(wall_time=time.time(), step=step, summary=self._scalar(key, value)))
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
 
 
 def progress_bar():

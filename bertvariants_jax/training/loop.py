@@ -130,7 +130,7 @@ def train(objective: Objective, data: Iterable, settings: Settings, optim: Optim
 def begin(program: step.Program, checkpoints: Checkpoints, stream, seed: int, params):
     """(state, the run's key, steps done): from the newest checkpoint, with the data put where it was, or fresh."""
     first, run = jax.random.split(jax.random.key(seed))
-    rng = jax.device_put(run, program.abstract["step"].sharding)
+    rng = jax.jit(lambda key: key, out_shardings=program.abstract["step"].sharding)(run)
     if checkpoints.latest is None:
         return program.start(first, params), rng, 0
     key = jax.ShapeDtypeStruct(rng.shape, rng.dtype, sharding=rng.sharding)
@@ -273,7 +273,10 @@ class Run:
 
     def record(self, values: dict[str, float], at: int | None = None) -> None:
         self.latest.update(values)
-        self.log(self.done if at is None else at, values)
+        try:
+            self.log(self.done if at is None else at, values)
+        except OSError as error:
+            raise self.checkpoints.failed("cannot write the log", error) from error
 
     def is_best(self, scores: dict[str, float] | None) -> bool:
         """Whether these scores beat those of every checkpoint."""
