@@ -1,1 +1,3 @@
-"""Text on disk to masked batches on the host: sources, documents, corpora, masking, packing and the pipeline."""
+"""Text on disk to masked batches on the host: sources, documents, corpora, masking, packing and the
+pipeline.
+"""

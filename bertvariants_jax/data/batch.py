@@ -1,4 +1,5 @@
-"""The batch contract: the keys of a batch with their dtype, shape and meaning; padding rows to it and checking it.
+"""The batch contract: the keys of a batch with their dtype, shape and meaning; padding rows to it
+and checking it.
 
 A batch is a plain dict of numpy arrays. Data makes it and models read it; they meet nowhere else.
 Letters: B batch, L length, P predicted positions, S sequences in a packed row, C choices.
@@ -13,7 +14,9 @@ IGNORED = -100  # a label of this value takes no part in the loss
 
 
 class Key(NamedTuple):
-    """One row of the contract: the shape's letters, the dtype, the value that pads, and the meaning."""
+    """One row of the contract: the shape's letters, the dtype, the value that pads, and the
+    meaning.
+    """
 
     shape: tuple[str, ...]
     dtype: type
@@ -27,20 +30,32 @@ KEYS: dict[str, Key] = {
     "input_ids": Key(("B", "L"), _I, 0, "token ids; padded with the tokenizer's pad id"),
     "attention_mask": Key(("B", "L"), _I, 0, "0 is padding; equal positive numbers see each other"),
     "token_type_ids": Key(("B", "L"), _I, 0, "segment of each token: 0 first, 1 second"),
-    "position_ids": Key(("B", "L"), _I, 0, "place in the sequence; restarts with each packed sequence"),
+    "position_ids": Key(
+        ("B", "L"), _I, 0, "place in the sequence; restarts with each packed sequence"
+    ),
     "masked_positions": Key(("B", "P"), _I, 0, "places to predict, ascending; 0 in unused slots"),
     "masked_labels": Key(("B", "P"), _I, 0, "the true ids there; 0 in unused slots"),
     "masked_weights": Key(("B", "P"), _F, 0, "1 for a prediction, 0 for an unused slot"),
-    "next_sentence_label": Key(("B",), _I, 0, "NSP 0 = true next, 1 = random; SOP 0 = in order, 1 = swapped"),
-    "labels": Key(("B",), _I, IGNORED, "class [B] (float32 for regression) or tag of each token [B, L]; -100 is ignored"),
+    "next_sentence_label": Key(
+        ("B",), _I, 0, "NSP 0 = true next, 1 = random; SOP 0 = in order, 1 = swapped"
+    ),
+    "labels": Key(
+        ("B",),
+        _I,
+        IGNORED,
+        "class [B] (float32 for regression) or tag of each token [B, L]; -100 is ignored",
+    ),
     "start_positions": Key(("B",), _I, 0, "first token of the answer; 0 where there is none"),
     "end_positions": Key(("B",), _I, 0, "last token of the answer"),
     "example_weight": Key(("B",), _F, 0, "0 for the filling of the last evaluation batch, else 1"),
     "example_id": Key(("B",), _I, -1, "row of the source, -1 for filling; stays on the host"),
     "sequence_positions": Key(("B", "S"), _I, 0, "packed rows: where each sequence begins"),
-    "sequence_weights": Key(("B", "S"), _F, 0, "packed rows: 1 for a sequence, 0 for an unused slot"),
+    "sequence_weights": Key(
+        ("B", "S"), _F, 0, "packed rows: 1 for a sequence, 0 for an unused slot"
+    ),
 }
-"""All keys. In a packed row (data/pack.py) the keys of shape [B] hold [B, S]; multiple choice puts C after B."""
+"""All keys. In a packed row (data/pack.py) the keys of shape [B] hold [B, S]; multiple choice puts
+C after B."""
 
 PER_TOKEN = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
 
@@ -55,13 +70,15 @@ def pad(
 ) -> dict[str, np.ndarray]:
     """Rows of unequal length to one batch.
 
-    rows: one mapping per example: lists (or arrays) of length n for the per-token keys, scalars for the others.
-      `attention_mask` is made where it is missing. `labels` may be a list (tags) or a scalar (class or, where any of
-      them is a float, a number to regress to).
+    rows: one mapping per example: lists (or arrays) of length n for the per-token keys, scalars for
+    the others.
+      `attention_mask` is made where it is missing. `labels` may be a list (tags) or a scalar (class
+      or, where any of them is a float, a number to regress to).
     length: L; None pads to the longest row, rounded up to `multiple_of`.
     side: "right" or "left" (XLNet).
     Returns [B, L] and [B] arrays with the dtypes of KEYS.
-    Raises ValueError for a row longer than `length`, rows with unlike keys, lists of unlike length in one row.
+    Raises ValueError for a row longer than `length`, rows with unlike keys, lists of unlike length
+    in one row.
     """
     if not rows:
         raise ValueError("a batch needs at least one row")
@@ -77,7 +94,10 @@ def pad(
         length = int(-(-max(1, int(lengths.max())) // multiple_of) * multiple_of)
     elif lengths.max() > length:
         i = int(lengths.argmax())
-        raise ValueError(f"input_ids of row {i} has {lengths[i]} tokens, more than the length {length}: truncate it first")
+        raise ValueError(
+            f"input_ids of row {i} has {lengths[i]} tokens, more than the length {length}: "
+            f"truncate it first"
+        )
 
     batch = {}
     for name in names:
@@ -86,17 +106,23 @@ def pad(
             values = np.asarray([row[name] for row in rows])
             batch[name] = values.astype(_F if values.dtype.kind == "f" else key.dtype)
             continue
-        out = np.full((len(rows), length), pad_token_id if name == "input_ids" else key.fill, key.dtype)
+        out = np.full(
+            (len(rows), length), pad_token_id if name == "input_ids" else key.fill, key.dtype
+        )
         for i, row in enumerate(rows):
             n = lengths[i]
             if len(row[name]) != n:
-                raise ValueError(f"{name} of row {i} has {len(row[name])} values, its input_ids has {n}")
+                raise ValueError(
+                    f"{name} of row {i} has {len(row[name])} values, its input_ids has {n}"
+                )
             out[i, :n] = row[name]
         batch[name] = out
     if "attention_mask" not in batch:
         batch["attention_mask"] = (np.arange(length) < lengths[:, None]).astype(_I)
     if side == "left":
-        source = (np.arange(length) - (length - lengths[:, None])) % length  # B L: each row turned right by its padding
+        source = (
+            np.arange(length) - (length - lengths[:, None])
+        ) % length  # B L: each row turned right by its padding
         for name, array in batch.items():
             if array.ndim == 2:
                 batch[name] = np.take_along_axis(array, source, axis=1)
@@ -114,8 +140,10 @@ def check(
 ) -> None:
     """Raise ValueError where a batch breaks the contract, naming the key, the row and the value.
 
-    An id outside a table gives NaN or another row's vector on the device, without an error; so it is caught here.
-    max_positions: the longest sequence the model takes (for RoBERTa 512, though its table has 514 rows).
+    An id outside a table gives NaN or another row's vector on the device, without an error; so it
+    is caught here.
+    max_positions: the longest sequence the model takes (for RoBERTa 512, though its table has 514
+    rows).
     """
     sizes: dict[str, tuple[int, str]] = {}
     for name, array in batch.items():
@@ -127,7 +155,9 @@ def check(
         for letter, size in zip(key.shape, array.shape, strict=False):
             known, where = sizes.setdefault(letter, (size, name))
             if known != size:
-                raise ValueError(f"{name} has shape {array.shape}: {letter} is {size}, but {known} in {where}")
+                raise ValueError(
+                    f"{name} has shape {array.shape}: {letter} is {size}, but {known} in {where}"
+                )
         if array.ndim < len(key.shape):
             raise ValueError(f"{name} must have shape [{', '.join(key.shape)}], not {array.shape}")
 
@@ -142,7 +172,9 @@ def check(
         _within(batch, name, length, "the batch is {} long")
     if mask is not None and mask.size and mask.min() < 0:
         row, *_ = np.argwhere(mask < 0)[0]
-        raise ValueError(f"attention_mask of row {row} holds {mask.min()}: it must be 0 or positive")
+        raise ValueError(
+            f"attention_mask of row {row} holds {mask.min()}: it must be 0 or positive"
+        )
     if max_positions is not None:
         _within(batch, "position_ids", max_positions, "the model has {} positions")
         # Without position ids a sequence is numbered by its columns, padding on the left included.
@@ -151,14 +183,17 @@ def check(
             if used.max() > max_positions:
                 row = int(np.argwhere(used > max_positions)[0][0])
                 raise ValueError(
-                    f"input_ids of row {row} has {used[row].max()} tokens, more than the model's {max_positions} "
+                    f"input_ids of row {row} has {used[row].max()} tokens, "
+                    f"more than the model's {max_positions} "
                     f"positions: truncate or split it"
                 )
 
 
 def _key(name: str) -> Key:
     if name not in KEYS:
-        raise ValueError(f"{name!r} is not a key of a batch; the keys are {', '.join(KEYS)} (data/batch.py)")
+        raise ValueError(
+            f"{name!r} is not a key of a batch; the keys are {', '.join(KEYS)} (data/batch.py)"
+        )
     return KEYS[name]
 
 
@@ -168,4 +203,6 @@ def _within(batch: Mapping[str, np.ndarray], name: str, size: int, table: str) -
         return
     where = np.argwhere((array < 0) | (array >= size))[0]
     place = f", position {where[-1]}" if len(where) > 1 else ""
-    raise ValueError(f"{name} of row {where[0]}{place} is {array[tuple(where)]}, but {table.format(size)}")
+    raise ValueError(
+        f"{name} of row {where[0]}{place} is {array[tuple(where)]}, but {table.format(size)}"
+    )

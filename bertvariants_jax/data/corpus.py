@@ -1,10 +1,12 @@
 """A tokenised corpus and the pre-training instances cut from it: NSP and SOP pairs, full sentences.
 
-`Corpus` holds all tokens in one flat array with the bounds of sentences and documents. The builders turn it into examples:
-compact arrays of offsets, from which `rows` makes padded batches at random access (the protocol of data/pipeline.py).
+`Corpus` holds all tokens in one flat array with the bounds of sentences and documents. The builders
+turn it into examples: compact arrays of offsets, from which `rows` makes padded batches at random
+access (the protocol of data/pipeline.py).
 
-Pairs follow google-research/bert create_pretraining_data.py (Devlin et al. 2018, arXiv:1810.04805) and, for SOP, its
-ALBERT form (Lan et al. 2019, arXiv:1909.11942); full sentences follow RoBERTa (Liu et al. 2019, arXiv:1907.11692).
+Pairs follow google-research/bert create_pretraining_data.py (Devlin et al. 2018, arXiv:1810.04805)
+and, for SOP, its ALBERT form (Lan et al. 2019, arXiv:1909.11942); full sentences follow RoBERTa
+(Liu et al. 2019, arXiv:1907.11692).
 """
 
 import hashlib
@@ -34,8 +36,9 @@ _FILES = {"sentences": "sentences.bin", "documents": "documents.bin", "tokens": 
 
 @dataclass(frozen=True)
 class Corpus:
-    """tokens: uint16 or uint32 [T], without special tokens. Sentence s is tokens[sentences[s] : sentences[s + 1]];
-    document d is the sentences documents[d] to documents[d + 1]. Both int64; no sentence and no document is empty.
+    """tokens: uint16 or uint32 [T], without special tokens. Sentence s is tokens[sentences[s] :
+    sentences[s + 1]]; document d is the sentences documents[d] to documents[d + 1]. Both int64; no
+    sentence and no document is empty.
     folder: where the arrays are mapped from, or "" where they are in memory.
     """
 
@@ -57,14 +60,21 @@ class Corpus:
         return int(self.sentences[self.documents[-1]] - self.sentences[self.documents[0]])
 
     def split(self, held_out: float) -> tuple["Corpus", "Corpus"]:
-        """(all but the last, the last) documents, the second holding the share `held_out` of them, one at least.
+        """(all but the last, the last) documents, the second holding the share `held_out` of them,
+        one at least.
 
         Both are views. Raises ValueError where either would be empty.
         """
         cut = self.num_documents - max(1, round(self.num_documents * held_out))
         if not 0 < held_out < 1 or cut < 1:
-            raise ValueError(f"cannot hold out {held_out} of {self.num_documents} documents and keep one on each side")
-        return (replace(self, documents=self.documents[: cut + 1]), replace(self, documents=self.documents[cut:]))
+            raise ValueError(
+                f"cannot hold out {held_out} of {self.num_documents} documents "
+                f"and keep one on each side"
+            )
+        return (
+            replace(self, documents=self.documents[: cut + 1]),
+            replace(self, documents=self.documents[cut:]),
+        )
 
     @staticmethod
     def build(
@@ -73,17 +83,24 @@ class Corpus:
         folder: str | os.PathLike | None = None,
         batch: int = 4096,
     ) -> "Corpus":
-        """Tokenise documents, `batch` sentences at a time; sentences without a token and empty documents are left out.
+        """Tokenise documents, `batch` sentences at a time; sentences without a token and empty
+        documents are left out.
 
-        folder: a cache. The corpus of these documents under this tokenizer is written to a folder inside it, named by a
-          fingerprint of both (for a source its files' names, sizes and times, for a list its text), and mapped from there
-          when it is asked for again. Half-written ones are never taken for whole. None keeps the corpus in memory.
+        folder: a cache. The corpus of these documents under this tokenizer is written to a folder
+        inside it, named by a
+          fingerprint of both (for a source its files' names, sizes and times, for a list its text),
+          and mapped from there when it is asked for again. Half-written ones are never taken for
+          whole. None keeps the corpus in memory.
         Raises ValueError where there is no token at all.
         """
         if folder is None:
             tokens, sentences, bounds = bytearray(), array("q", [0]), array("q", [0])
             dtype = _tokenised(documents, tokenizer, batch, tokens.extend, sentences, bounds)
-            return Corpus(np.frombuffer(tokens, dtype), np.frombuffer(sentences, np.int64), np.frombuffer(bounds, np.int64))
+            return Corpus(
+                np.frombuffer(tokens, dtype),
+                np.frombuffer(sentences, np.int64),
+                np.frombuffer(bounds, np.int64),
+            )
 
         place = os.path.join(os.fspath(folder), _fingerprint(documents, tokenizer))
         if not os.path.isfile(os.path.join(place, "corpus.json")):
@@ -94,9 +111,16 @@ class Corpus:
                 with open(os.path.join(work, _FILES["tokens"]), "wb") as file:
                     dtype = _tokenised(documents, tokenizer, batch, file.write, sentences, bounds)
                 for name, values in (("sentences", sentences), ("documents", bounds)):
-                    np.frombuffer(values, np.int64).astype("<i8").tofile(os.path.join(work, _FILES[name]))
-                about = {"version": _VERSION, "dtype": np.dtype(dtype).str, "tokens": sentences[-1],
-                         "sentences": len(sentences) - 1, "documents": len(bounds) - 1}
+                    np.frombuffer(values, np.int64).astype("<i8").tofile(
+                        os.path.join(work, _FILES[name])
+                    )
+                about = {
+                    "version": _VERSION,
+                    "dtype": np.dtype(dtype).str,
+                    "tokens": sentences[-1],
+                    "sentences": len(sentences) - 1,
+                    "documents": len(bounds) - 1,
+                }
                 with open(os.path.join(work, "corpus.json"), "w") as file:
                     json.dump(about, file, indent=1)
                 try:
@@ -110,17 +134,24 @@ class Corpus:
 
     @staticmethod
     def load(folder: str | os.PathLike) -> "Corpus":
-        """Map a corpus that `build` wrote. Raises FileNotFoundError or ValueError where it is not one or not whole."""
+        """Map a corpus that `build` wrote. Raises FileNotFoundError or ValueError where it is not
+        one or not whole.
+        """
         folder = os.path.abspath(os.fspath(folder))
         try:
             with open(os.path.join(folder, "corpus.json")) as file:
                 about = json.load(file)
         except FileNotFoundError:
-            raise FileNotFoundError(f"{folder} holds no corpus: there is no corpus.json in it") from None
+            raise FileNotFoundError(
+                f"{folder} holds no corpus: there is no corpus.json in it"
+            ) from None
         except json.JSONDecodeError as e:
             raise ValueError(f"{folder}/corpus.json is damaged ({e}); delete the folder") from None
         if about.get("version") != _VERSION:
-            raise ValueError(f"{folder} was written by another version ({about.get('version')}); delete the folder")
+            raise ValueError(
+                f"{folder} was written by another version ({about.get('version')}); "
+                f"delete the folder"
+            )
         arrays = {}
         for name, file in _FILES.items():
             dtype = np.dtype(about["dtype"] if name == "tokens" else "<i8")
@@ -128,21 +159,30 @@ class Corpus:
             path = os.path.join(folder, file)
             size = os.path.getsize(path) if os.path.exists(path) else 0
             if size != length * dtype.itemsize:
-                raise ValueError(f"{path} has {size} bytes, expected {length * dtype.itemsize}; delete the folder")
+                raise ValueError(
+                    f"{path} has {size} bytes, expected {length * dtype.itemsize}; "
+                    f"delete the folder"
+                )
             arrays[name] = np.memmap(path, dtype, "r", shape=(length,))
         return Corpus(arrays["tokens"], arrays["sentences"], arrays["documents"], folder)
 
     def __reduce__(self):  # workers map the files instead of getting a copy
         if self.folder:
             return _mapped, (self.folder, int(self.documents[0]), int(self.documents[-1]))
-        return Corpus, (np.asarray(self.tokens), np.asarray(self.sentences), np.asarray(self.documents))
+        return Corpus, (
+            np.asarray(self.tokens),
+            np.asarray(self.sentences),
+            np.asarray(self.documents),
+        )
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """Examples `[CLS] A [SEP] B [SEP]` by their places in the corpus; what `nsp_pairs` and `sop_pairs` give.
+    """Examples `[CLS] A [SEP] B [SEP]` by their places in the corpus; what `nsp_pairs` and
+    `sop_pairs` give.
 
-    first, second: int64 [n], where A and B begin in corpus.tokens. sizes: int32 [n, 2]. label: int8 [n].
+    first, second: int64 [n], where A and B begin in corpus.tokens. sizes: int32 [n, 2]. label: int8
+    [n].
     """
 
     corpus: Corpus
@@ -164,12 +204,18 @@ class Pairs:
         return self.sizes.sum(1, dtype=np.int64) + 3
 
     def rows(self, indices: np.ndarray, epoch: np.ndarray | None = None) -> Batch:
-        """input_ids, attention_mask, token_type_ids [B, max_length] and next_sentence_label [B], all int32."""
+        """input_ids, attention_mask, token_type_ids [B, max_length] and next_sentence_label [B],
+        all int32.
+        """
         a, b = (self.sizes[indices, k].astype(np.int64)[:, None] for k in (0, 1))
         place = np.arange(self.max_length)[None]
         in_a = (place >= 1) & (place <= a)
         in_b = (place >= a + 2) & (place < a + b + 2)
-        source = np.where(in_a, self.first[indices][:, None] + place - 1, self.second[indices][:, None] + place - a - 2)
+        source = np.where(
+            in_a,
+            self.first[indices][:, None] + place - 1,
+            self.second[indices][:, None] + place - a - 2,
+        )
         ids = _gather(self.corpus.tokens, source, in_a | in_b, self.pad_token_id)
         rows = np.arange(len(ids))
         ids[:, 0] = self.cls_token_id
@@ -187,8 +233,9 @@ class Pairs:
 class Blocks:
     """Examples `[CLS] tokens [SEP]`, runs of the corpus; what `full_sentences` gives.
 
-    start: int64 [n], in corpus.tokens. sizes: int32 [n], tokens of the corpus. borders: int64 [D], the tokens at which a
-    document begins, where a separator is put in (empty where blocks do not cross documents).
+    start: int64 [n], in corpus.tokens. sizes: int32 [n], tokens of the corpus. borders: int64 [D],
+    the tokens at which a document begins, where a separator is put in (empty where blocks do not
+    cross documents).
     """
 
     corpus: Corpus
@@ -211,10 +258,14 @@ class Blocks:
 
     def _borders(self, start: np.ndarray, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The borders strictly inside each block: from which to which of self.borders."""
-        return np.searchsorted(self.borders, start, "right"), np.searchsorted(self.borders, start + sizes, "left")
+        return np.searchsorted(self.borders, start, "right"), np.searchsorted(
+            self.borders, start + sizes, "left"
+        )
 
     def rows(self, indices: np.ndarray, epoch: np.ndarray | None = None) -> Batch:
-        """input_ids, attention_mask and, if asked for, token_type_ids (zeros): int32 [B, max_length]."""
+        """input_ids, attention_mask and, if asked for, token_type_ids (zeros): int32 [B,
+        max_length].
+        """
         start, sizes = self.start[indices], self.sizes[indices].astype(np.int64)
         place = np.arange(self.max_length)[None]
         low, high = self._borders(start, sizes)
@@ -224,7 +275,12 @@ class Blocks:
         separator[row, 1 + self.borders[low[row] + number] - start[row] + number] = True
         lengths = (sizes + high - low + 2)[:, None]
         inside = (place >= 1) & (place < lengths - 1) & ~separator
-        ids = _gather(self.corpus.tokens, start[:, None] + place - 1 - np.cumsum(separator, 1), inside, self.pad_token_id)
+        ids = _gather(
+            self.corpus.tokens,
+            start[:, None] + place - 1 - np.cumsum(separator, 1),
+            inside,
+            self.pad_token_id,
+        )
         ids[separator] = self.sep_token_id
         ids[:, 0] = self.cls_token_id
         ids[np.arange(len(ids)), lengths[:, 0] - 1] = self.sep_token_id
@@ -235,43 +291,92 @@ class Blocks:
 
 
 def nsp_pairs(
-    corpus: Corpus, max_length: int, *, seed: int, cls_token_id: int, sep_token_id: int, pad_token_id: int,
-    dupe_factor: int = 1, short_seq_prob: float = 0.1,
+    corpus: Corpus,
+    max_length: int,
+    *,
+    seed: int,
+    cls_token_id: int,
+    sep_token_id: int,
+    pad_token_id: int,
+    dupe_factor: int = 1,
+    short_seq_prob: float = 0.1,
 ) -> Pairs:
-    """BERT's next-sentence pairs; next_sentence_label 0 = B follows A, 1 = B is from another document.
+    """BERT's next-sentence pairs; next_sentence_label 0 = B follows A, 1 = B is from another
+    document.
 
-    Each document is passed over `dupe_factor` times. A pass aims at max_length - 3 tokens, or, with probability
-    short_seq_prob, at a length drawn once for the pass from 2..max_length - 3; a chunk of sentences that reaches it is cut
-    at random into A and the rest. With probability one half (always, where the chunk is one sentence) B is instead taken
-    from a random sentence of a random document on (up to ten tries for it to be another one), and the rest is put back.
-    Pairs that are too long lose, one by one, the first or last token of the longer part (of B, where equal).
+    Each document is passed over `dupe_factor` times. A pass aims at max_length - 3 tokens, or, with
+    probability short_seq_prob, at a length drawn once for the pass from 2..max_length - 3; a chunk
+    of sentences that reaches it is cut at random into A and the rest. With probability one half
+    (always, where the chunk is one sentence) B is instead taken from a random sentence of a random
+    document on (up to ten tries for it to be another one), and the rest is put back. Pairs that are
+    too long lose, one by one, the first or last token of the longer part (of B, where equal).
 
-    The draws of a pass depend on (seed, pass, document) alone. Order: pass, document, place; the pipeline shuffles.
-    Raises ValueError for max_length below 5, and where no document has two sentences, so that there is no next one.
+    The draws of a pass depend on (seed, pass, document) alone. Order: pass, document, place; the
+    pipeline shuffles.
+    Raises ValueError for max_length below 5, and where no document has two sentences, so that there
+    is no next one.
     """
-    return _pairs(corpus, max_length, seed, dupe_factor, short_seq_prob, False, cls_token_id, sep_token_id, pad_token_id)
+    return _pairs(
+        corpus,
+        max_length,
+        seed,
+        dupe_factor,
+        short_seq_prob,
+        False,
+        cls_token_id,
+        sep_token_id,
+        pad_token_id,
+    )
 
 
 def sop_pairs(
-    corpus: Corpus, max_length: int, *, seed: int, cls_token_id: int, sep_token_id: int, pad_token_id: int,
-    dupe_factor: int = 1, short_seq_prob: float = 0.1,
+    corpus: Corpus,
+    max_length: int,
+    *,
+    seed: int,
+    cls_token_id: int,
+    sep_token_id: int,
+    pad_token_id: int,
+    dupe_factor: int = 1,
+    short_seq_prob: float = 0.1,
 ) -> Pairs:
-    """ALBERT's sentence-order pairs; next_sentence_label 0 = in order, 1 = A and B swapped (probability one half).
+    """ALBERT's sentence-order pairs; next_sentence_label 0 = in order, 1 = A and B swapped
+    (probability one half).
 
-    As `nsp_pairs`; but only a chunk of one sentence takes B from a random document (label 1, as in the released code).
+    As `nsp_pairs`; but only a chunk of one sentence takes B from a random document (label 1, as in
+    the released code).
     """
-    return _pairs(corpus, max_length, seed, dupe_factor, short_seq_prob, True, cls_token_id, sep_token_id, pad_token_id)
+    return _pairs(
+        corpus,
+        max_length,
+        seed,
+        dupe_factor,
+        short_seq_prob,
+        True,
+        cls_token_id,
+        sep_token_id,
+        pad_token_id,
+    )
 
 
 def full_sentences(
-    corpus: Corpus, max_length: int, *, cls_token_id: int, sep_token_id: int, pad_token_id: int,
-    cross_documents: bool = True, token_type_ids: bool = True, drop_long: bool = False,
+    corpus: Corpus,
+    max_length: int,
+    *,
+    cls_token_id: int,
+    sep_token_id: int,
+    pad_token_id: int,
+    cross_documents: bool = True,
+    token_type_ids: bool = True,
+    drop_long: bool = False,
 ) -> Blocks:
     """Single segments packed with whole sentences up to max_length, special tokens included.
 
-    cross_documents: RoBERTa's FULL-SENTENCES, where a block goes on in the next document with a separator between them;
+    cross_documents: RoBERTa's FULL-SENTENCES, where a block goes on in the next document with a
+    separator between them;
       False is DOC-SENTENCES, where it ends there.
-    A sentence that is longer than a block is cut into blocks of its own, or with drop_long left out (SpanBERT).
+    A sentence that is longer than a block is cut into blocks of its own, or with drop_long left out
+    (SpanBERT).
     Raises ValueError for max_length below 3 and where nothing is left.
     """
     room = max_length - 2
@@ -293,7 +398,9 @@ def full_sentences(
         if not cross_documents:
             close()
             start = end
-        border = 1 if used else 0  # the separator before this document, while its first sentence is not in
+        border = (
+            1 if used else 0
+        )  # the separator before this document, while its first sentence is not in
         for s in range(documents[d], documents[d + 1]):
             left, right = bounds[s], bounds[s + 1]
             size = right - left
@@ -315,12 +422,35 @@ def full_sentences(
     close()
     if not starts:
         raise ValueError(f"no sentence of the corpus fits into {room} tokens")
-    borders = np.asarray(corpus.sentences)[np.asarray(corpus.documents)[1:-1]] if cross_documents else np.zeros(0, np.int64)
-    return Blocks(corpus, np.frombuffer(starts, np.int64), np.frombuffer(sizes, np.int32), borders, max_length,
-                  cls_token_id, sep_token_id, pad_token_id, token_type_ids)
+    borders = (
+        np.asarray(corpus.sentences)[np.asarray(corpus.documents)[1:-1]]
+        if cross_documents
+        else np.zeros(0, np.int64)
+    )
+    return Blocks(
+        corpus,
+        np.frombuffer(starts, np.int64),
+        np.frombuffer(sizes, np.int32),
+        borders,
+        max_length,
+        cls_token_id,
+        sep_token_id,
+        pad_token_id,
+        token_type_ids,
+    )
 
 
-def _pairs(corpus, max_length, seed, dupe_factor, short_seq_prob, swap, cls_token_id, sep_token_id, pad_token_id) -> Pairs:
+def _pairs(
+    corpus,
+    max_length,
+    seed,
+    dupe_factor,
+    short_seq_prob,
+    swap,
+    cls_token_id,
+    sep_token_id,
+    pad_token_id,
+) -> Pairs:
     most = max_length - 3
     if most < 2:
         raise ValueError(f"max_length {max_length} leaves no room for a pair: it must be 5 or more")
@@ -329,8 +459,9 @@ def _pairs(corpus, max_length, seed, dupe_factor, short_seq_prob, swap, cls_toke
     if corpus.num_sentences < 2 or np.diff(corpus.documents).max() < 2:
         kind = "sentence order" if swap else "next-sentence"
         raise ValueError(
-            f"{kind} pairs cannot be made: none of the {corpus.num_documents} documents ({corpus.num_sentences} sentences in "
-            f"all) has two sentences; give one sentence a line with blank lines between documents, or an objective without pairs"
+            f"{kind} pairs cannot be made: none of the {corpus.num_documents} documents "
+            f"({corpus.num_sentences} sentences in all) has two sentences; give one sentence a "
+            f"line with blank lines between documents, or an objective without pairs"
         )
     bounds = memoryview(np.ascontiguousarray(corpus.sentences))
     documents = memoryview(np.ascontiguousarray(corpus.documents))
@@ -339,17 +470,27 @@ def _pairs(corpus, max_length, seed, dupe_factor, short_seq_prob, swap, cls_toke
     for copy in range(dupe_factor):
         seeds = noise.key(seed, "pairs", copy, numbers).tolist()
         for d, draws in enumerate(seeds):
-            _document_pairs(bounds, documents, d, most, short_seq_prob, swap, random.Random(draws).random, out)
+            _document_pairs(
+                bounds, documents, d, most, short_seq_prob, swap, random.Random(draws).random, out
+            )
     first, second, sizes, label = out
     return Pairs(
-        corpus, np.frombuffer(first, np.int64), np.frombuffer(second, np.int64),
-        np.frombuffer(sizes, np.int32).reshape(-1, 2), np.frombuffer(label, np.int8),
-        max_length, cls_token_id, sep_token_id, pad_token_id,
+        corpus,
+        np.frombuffer(first, np.int64),
+        np.frombuffer(second, np.int64),
+        np.frombuffer(sizes, np.int32).reshape(-1, 2),
+        np.frombuffer(label, np.int8),
+        max_length,
+        cls_token_id,
+        sep_token_id,
+        pad_token_id,
     )
 
 
 def _document_pairs(bounds, documents, d, most, short_seq_prob, swap, draw, out) -> None:
-    """One pass over document d. `draw` gives numbers in [0, 1); a whole number in low..high is low + int(draw() * count)."""
+    """One pass over document d. `draw` gives numbers in [0, 1); a whole number in low..high is low
+    + int(draw() * count).
+    """
     firsts, seconds, sizes, labels = out
     count = len(documents) - 1
     begin, finish = documents[d], documents[d + 1]
@@ -452,15 +593,24 @@ def _fingerprint(documents, tokenizer) -> str:
     said = getattr(documents, "fingerprint", None)
     if said is None:
         if iter(documents) is documents:
-            raise ValueError("documents are read twice when they are cached in a folder: give a list, not an iterator")
+            raise ValueError(
+                "documents are read twice when they are cached in a folder: "
+                "give a list, not an iterator"
+            )
         for document in documents:
             for sentence in document.sentences if isinstance(document, Document) else document:
                 digest.update(sentence.encode() + b"\n")
             digest.update(b"\n")
     else:
         digest.update(said.encode())
-    probe = ["Überraschung! The cat's 12,345.67 e-mails - \"don't\" 北京 naïve\tU.S.A. ﬁne <s> [MASK] ELECTRA"]
-    digest.update(repr((_VERSION, tokenizer.vocab_size, [ids.tolist() for ids in tokenizer.ids(probe)])).encode())
+    probe = [
+        "Überraschung! The cat's 12,345.67 e-mails - \"don't\" 北京 naïve\tU.S.A. ﬁne <s> [MASK] X"
+    ]
+    digest.update(
+        repr(
+            (_VERSION, tokenizer.vocab_size, [ids.tolist() for ids in tokenizer.ids(probe)])
+        ).encode()
+    )
     for i in range(tokenizer.vocab_size):
         digest.update(f"{tokenizer.id_to_token(i)}\n".encode())
     return digest.hexdigest()

@@ -1,14 +1,20 @@
-"""Lines of text to documents, each a list of sentences: the layouts that corpora come in, told apart by their content.
+"""Lines of text to documents, each a list of sentences: the layouts that corpora come in, told
+apart by their content.
 
 Layouts (`detect` says how each is recognised):
-  sentences      BERT's own: one sentence a line, blank lines between documents. Lines are never cut or joined.
-  wikiextractor  `<doc id=... title=...>` ... `</doc>`, one paragraph a line. A document an article; the title line, headings
-                 and list items (lines under 40 characters; 15 with CJK) are dropped, HTML entities resolved.
-  wikitext       ` = Title = ` begins a document, ` = = Section = = ` is dropped, other lines are paragraphs; its `@-@` is `-`.
-  book           hard-wrapped lines, blank lines between paragraphs (Project Gutenberg: what lies outside its START and END
-                 lines is dropped). A document a chapter where there are two chapter headings or more, else the file.
+  sentences      BERT's own: one sentence a line, blank lines between documents. Lines are never
+                 cut or joined.
+  wikiextractor  `<doc id=... title=...>` ... `</doc>`, one paragraph a line. A document is an
+                 article; the title line, headings and list items (lines under 40 characters, 15
+                 with CJK) are dropped, HTML entities resolved.
+  wikitext       ` = Title = ` begins a document, ` = = Section = = ` is dropped, other lines are
+                 paragraphs; its `@-@` becomes `-`.
+  book           hard-wrapped lines, blank lines between paragraphs (Project Gutenberg: what lies
+                 outside its START and END lines is dropped). A document is a chapter where there
+                 are two chapter headings or more, else the file.
   paragraphs     one paragraph a line, no boundaries of documents: the file is one document.
-Where lines are paragraphs they are cut into sentences by `sentences`. No document goes on in the next file.
+Where lines are paragraphs they are cut into sentences by `sentences`. No document goes on in the
+next file.
 """
 
 import html
@@ -22,14 +28,18 @@ LAYOUTS = ("sentences", "wikiextractor", "wikitext", "book", "paragraphs")
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """sentences in reading order; name: title or file; group: what it belongs to (for `docs:` the package)."""
+    """sentences in reading order; name: title or file; group: what it belongs to (for `docs:` the
+    package).
+    """
 
     sentences: list[str]
     name: str = ""
     group: str = ""
 
 
-def read_documents(lines: Iterable[str], layout: str = "auto", name: str = "") -> Iterator[Document]:
+def read_documents(
+    lines: Iterable[str], layout: str = "auto", name: str = ""
+) -> Iterator[Document]:
     """Documents of one file, in order; empty ones are left out. `lines` without line ends."""
     lines = iter(lines)
     if layout == "auto":
@@ -41,7 +51,9 @@ def read_documents(lines: Iterable[str], layout: str = "auto", name: str = "") -
 
 
 def text_document(text: str, name: str = "", group: str = "") -> Document:
-    """A text that is one document (a field of a record): its lines are paragraphs, or parts of hard-wrapped ones."""
+    """A text that is one document (a field of a record): its lines are paragraphs, or parts of
+    hard-wrapped ones.
+    """
     lines = text.split("\n")
     paragraphs = _unwrapped(lines) if _is_wrapped(lines) else (line.strip() for line in lines)
     return Document([s for p in paragraphs for s in sentences(p)], name, group)
@@ -50,15 +62,19 @@ def text_document(text: str, name: str = "", group: str = "") -> Document:
 def detect(head: list[str]) -> str:
     """The layout of a file from its first lines (4000 are plenty).
 
-    wikiextractor: the first line that is not blank opens a `<doc id=`. book: a Gutenberg START line, its header, or prose
-    that is hard-wrapped (most lines that are followed by another fill 45 to 100 characters and end inside a sentence).
-    wikitext: the first line is ` = Title = `. paragraphs: at least five lines of two sentences or more each as a rule, and
-    nearly all of them with blank lines around. Everything else is BERT's one sentence a line.
+    wikiextractor: the first line that is not blank opens a `<doc id=`. book: a Gutenberg START
+    line, its header, or prose that is hard-wrapped (most lines that are followed by another fill 45
+    to 100 characters and end inside a sentence).
+    wikitext: the first line is ` = Title = `. paragraphs: at least five lines of two sentences or
+    more each as a rule, and nearly all of them with blank lines around. Everything else is BERT's
+    one sentence a line.
     """
     first = next((line for line in head if line.strip()), "")
     if re.match(r"\s*<doc\b[^>]*\bid=", first):
         return "wikiextractor"
-    if any(_START.match(line) for line in head) or any("Project Gutenberg" in line for line in head[:40]):
+    if any(_START.match(line) for line in head) or any(
+        "Project Gutenberg" in line for line in head[:40]
+    ):
         return "book"
     if (heading := _WIKITEXT.fullmatch(first)) and len(heading[1].split()) == 1:
         return "wikitext"
@@ -76,9 +92,10 @@ def detect(head: list[str]) -> str:
 def sentences(paragraph: str) -> list[str]:
     """Cut a paragraph into sentences; no character but white space is lost.
 
-    A sentence ends at . ! ? or an ellipsis with any closing quotes and brackets, where white space follows and then a
-    letter or digit that is not lower-case; not after a lone "." that closes an initial (`J.`), a dotted short form (`U.S.`) or a known
-    abbreviation (`Mr.`, `e.g.`). The CJK marks end one without white space. No model, no list of names: it errs a little, both ways.
+    A sentence ends at . ! ? or an ellipsis with any closing quotes and brackets, where white space
+    follows and then a letter or digit that is not lower-case; not after a lone "." that closes an
+    initial (`J.`), a dotted short form (`U.S.`) or a known abbreviation (`Mr.`, `e.g.`). The CJK
+    marks end one without white space. No model, no list of names: it errs a little, both ways.
     """
     paragraph = paragraph.strip()
     out, start = [], 0
@@ -93,7 +110,11 @@ def sentences(paragraph: str) -> list[str]:
             if match["western"] == ".":
                 word = _LAST_WORD.search(paragraph, max(start, match.start() - 20), match.start())
                 word = word[0] if word else ""
-                if (len(word) == 1 and word.isalpha()) or "." in word or word.lower() in _ABBREVIATIONS:
+                if (
+                    (len(word) == 1 and word.isalpha())
+                    or "." in word
+                    or word.lower() in _ABBREVIATIONS
+                ):
                     continue
         out.append(paragraph[start:end].rstrip())
         start = end
@@ -103,19 +124,26 @@ def sentences(paragraph: str) -> list[str]:
 
 
 _START = re.compile(r"\s*\*\*\* ?START OF (THE|THIS) PROJECT GUTENBERG", re.I)
-_STOP = re.compile(r"\s*\*\*\* ?END OF (THE|THIS) PROJECT GUTENBERG|\s*End of (the )?Project Gutenberg", re.I)
+_STOP = re.compile(
+    r"\s*\*\*\* ?END OF (THE|THIS) PROJECT GUTENBERG|\s*End of (the )?Project Gutenberg", re.I
+)
 _WIKITEXT = re.compile(r"\s*((?:= )+)(\S.*?)((?: =)+)\s*")
 _DOC = re.compile(r'\s*<doc\b[^>]*?(?:\btitle="(?P<title>.*)")?[^>"]*>\s*$')
 _CHAPTER = re.compile(
-    r"(chapter|book|part|volume|letter|act|scene|canto|stave|adventure|(first|second) epilogue|epilogue|prologue|preface|introduction)\b"
-    r"[\s.:]*([ivxlcdm]+\b|\d+|the \w+|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|$)"
-    r"|(?-i:[IVXLC]+\. [A-Z][^.!?]*$)", re.I)
+    r"(chapter|book|part|volume|letter|act|scene|canto|stave|adventure|(first|second) epilogue"
+    r"|epilogue|prologue|preface|introduction)\b[\s.:]*([ivxlcdm]+\b|\d+|the \w+|one|two|three|four"
+    r"|five|six|seven|eight|nine|ten|eleven|twelve|$)"
+    r"|(?-i:[IVXLC]+\. [A-Z][^.!?]*$)",
+    re.I,
+)
 _END = re.compile(r"(?P<western>[.!?…]+)[\"'”’»)\]]*\s+|[。！？]+[”’」』）]*\s*")
 _LAST_WORD = re.compile(r"[\w.]+$")
 _CJK = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
 _ABBREVIATIONS = frozenset(
-    "mr mrs ms dr prof rev gen col capt lt sgt maj hon sr jr st mt ft messrs mme mlle vs etc al cf ca approx no nos vol pp "
-    "fig figs eq eqs sec ch ed eds inc ltd co corp dept univ jan feb mar apr jun jul aug sep sept oct nov dec".split())
+    "mr mrs ms dr prof rev gen col capt lt sgt maj hon sr jr st mt ft messrs mme mlle vs etc "  # noqa: SIM905
+    "al cf ca approx no nos vol pp fig figs eq eqs sec ch ed eds inc ltd co corp dept univ "
+    "jan feb mar apr jun jul aug sep sept oct nov dec".split()
+)
 
 
 def _blocks(lines: Iterable[str]) -> Iterator[list[str]]:
@@ -132,11 +160,12 @@ def _blocks(lines: Iterable[str]) -> Iterator[list[str]]:
 
 
 def _is_wrapped(lines: list[str]) -> bool:
-    inner = [line for block in _blocks(lines) for line in block[:-1]]  # lines that another one follows
+    # Only lines that another one follows: the last of a paragraph ends where it likes.
+    inner = [line for block in _blocks(lines) for line in block[:-1]]
     if len(inner) < 3:
         return False
     full = sum(45 <= len(line) <= 100 for line in inner)
-    closed = sum(line[-1] in ".!?。！？\"”’" for line in inner)
+    closed = sum(line[-1] in '.!?。！？"”’' for line in inner)
     return full >= 0.7 * len(inner) and closed <= 0.35 * len(inner)
 
 
@@ -190,10 +219,13 @@ def _book(lines: Iterable[str], name: str) -> Iterator[Document]:
         text = " ".join(block)
         if headings and len(block) <= 3 and len(text) < 100:
             chapters.append(Document([], f"{name}, {text}" if name else text))
-        elif 2 * headings < len(block) and not text.startswith(("Produced by", "[Illustration")):  # else contents
+        elif 2 * headings < len(block) and not text.startswith(("Produced by", "[Illustration")):
+            # (else it is a table of contents)
             chapters[-1].sentences.extend(sentences(re.sub(r"\b_|_\b", "", text)))
     # A title page is no chapter, nor is a line of the contents.
-    real = [chapter for i, chapter in enumerate(chapters) if len(chapter.sentences) >= (5 if i else 20)]
+    real = [
+        chapter for i, chapter in enumerate(chapters) if len(chapter.sentences) >= (5 if i else 20)
+    ]
     if len(real) >= 2:
         yield from real
     else:
@@ -201,6 +233,9 @@ def _book(lines: Iterable[str], name: str) -> Iterator[Document]:
 
 
 _READERS = {
-    "sentences": _sentence_lines, "wikiextractor": _wikiextractor, "wikitext": _wikitext, "book": _book,
+    "sentences": _sentence_lines,
+    "wikiextractor": _wikiextractor,
+    "wikitext": _wikitext,
+    "book": _book,
     "paragraphs": _paragraph_lines,
 }

@@ -1,6 +1,8 @@
-"""Packing: several short sequences in one row, told apart by attention_mask 1, 2, 3, ... with position ids that restart.
+"""Packing: several short sequences in one row, told apart by attention_mask 1, 2, 3, ... with
+position ids that restart.
 
-Rows are filled by best fit or first fit over the lengths (Krell et al. 2021, arXiv:2107.02027). Pack first, then mask.
+Rows are filled by best fit or first fit over the lengths (Krell et al. 2021, arXiv:2107.02027).
+Pack first, then mask.
 """
 
 from collections.abc import Sequence
@@ -25,23 +27,31 @@ class Examples(Protocol):
     def rows(self, indices: np.ndarray, epoch: np.ndarray) -> Batch: ...
 
 
-def fit(lengths: Sequence[int], capacity: int, kind: str = "best", most: int | None = None) -> list[list[int]]:
-    """Which sequences go into which row: lists of their numbers, each number once, in the order of opening.
+def fit(
+    lengths: Sequence[int], capacity: int, kind: str = "best", most: int | None = None
+) -> list[list[int]]:
+    """Which sequences go into which row: lists of their numbers, each number once, in the order of
+    opening.
 
-    kind: "best" puts each sequence, in the order given, into the fullest row that has room for it; "first" into the oldest.
+    kind: "best" puts each sequence, in the order given, into the fullest row that has room for it;
+    "first" into the oldest.
     most: sequences a row at most.
     Raises ValueError for a sequence longer than the capacity.
     """
     if kind not in ("best", "first"):
         raise ValueError(f"kind must be 'best' or 'first', not {kind!r}")
     rows: list[list[int]] = []
-    by_room: list[list[int]] = [[] for _ in range(capacity + 1)]  # best: open rows by the room left in them
+    by_room: list[list[int]] = [
+        [] for _ in range(capacity + 1)
+    ]  # best: open rows by the room left in them
     rooms = 0  # bit r is set where by_room[r] is not empty
     tree: list[int] = [0, 0]  # first: the most room below each node; leaf of row r is at size + r
     size = 1
     for number, length in enumerate(map(int, lengths)):
         if not 0 < length <= capacity:
-            raise ValueError(f"sequence {number} has {length} tokens, but a row has room for {capacity}")
+            raise ValueError(
+                f"sequence {number} has {length} tokens, but a row has room for {capacity}"
+            )
         if kind == "best":
             fitting = rooms >> length
             if fitting:
@@ -81,16 +91,24 @@ def fit(lengths: Sequence[int], capacity: int, kind: str = "best", most: int | N
     return rows
 
 
-def pack(batch: Batch, groups: Sequence[Sequence[int]], length: int, sequences: int | None = None, pad_token_id: int = 0) -> Batch:
+def pack(
+    batch: Batch,
+    groups: Sequence[Sequence[int]],
+    length: int,
+    sequences: int | None = None,
+    pad_token_id: int = 0,
+) -> Batch:
     """Put the rows of a padded batch side by side.
 
     batch: one sequence a row, padding on the right, with attention_mask 0 or 1. Not masked yet.
-    groups: for each row of the result the rows of `batch` that it holds, in order (`fit` gives them).
+    groups: for each row of the result the rows of `batch` that it holds, in order (`fit` gives
+    them).
     length: L of the result. sequences: S, None for the largest group.
-    Returns per-token keys [B, L], with attention_mask 1, 2, ... and position_ids from 0 for each sequence; labels that are
-    tags [B, L]; every other key as [B, S] (padded with its fill of KEYS, answer positions moved to their columns), and
-    sequence_positions, sequence_weights [B, S].
-    Raises ValueError for sequences that do not fit, and for a batch that is masked or packed already.
+    Returns per-token keys [B, L], with attention_mask 1, 2, ... and position_ids from 0 for each
+    sequence; labels that are tags [B, L]; every other key as [B, S] (padded with its fill of KEYS,
+    answer positions moved to their columns), and sequence_positions, sequence_weights [B, S].
+    Raises ValueError for sequences that do not fit, and for a batch that is masked or packed
+    already.
     """
     if "masked_positions" in batch:
         raise ValueError("the batch is masked already: pack first, then mask")
@@ -99,7 +117,9 @@ def pack(batch: Batch, groups: Sequence[Sequence[int]], length: int, sequences: 
     most = max((len(group) for group in groups), default=0)
     sequences = most if sequences is None else sequences
     if most > sequences:
-        raise ValueError(f"a group holds {most} sequences, more than the {sequences} slots of a row")
+        raise ValueError(
+            f"a group holds {most} sequences, more than the {sequences} slots of a row"
+        )
     lengths = batch["attention_mask"].sum(1)
     member = np.array([m for group in groups for m in group], np.int64)
     row = np.repeat(np.arange(len(groups)), [len(group) for group in groups])
@@ -110,7 +130,9 @@ def pack(batch: Batch, groups: Sequence[Sequence[int]], length: int, sequences: 
         offset[i] = offset[i - 1] + sizes[i - 1] if row[i] == row[i - 1] else 0
     if len(member) and (offset + sizes).max() > length:
         i = int((offset + sizes).argmax())
-        raise ValueError(f"row {row[i]} would hold {(offset + sizes)[i]} tokens, more than its length {length}")
+        raise ValueError(
+            f"row {row[i]} would hold {(offset + sizes)[i]} tokens, more than its length {length}"
+        )
 
     # One entry for each token: where it comes from and where it goes.
     token = np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
@@ -128,7 +150,9 @@ def pack(batch: Batch, groups: Sequence[Sequence[int]], length: int, sequences: 
             out[name][row, slot] = array[member] + (offset if name in _PLACES else 0)
     out["attention_mask"][target] = np.repeat(slot + 1, sizes)
     out["position_ids"] = np.zeros((len(groups), length), np.int32)
-    out["position_ids"][target] = batch["position_ids"][source] if "position_ids" in batch else token
+    out["position_ids"][target] = (
+        batch["position_ids"][source] if "position_ids" in batch else token
+    )
     out["sequence_positions"] = np.zeros((len(groups), sequences), np.int32)
     out["sequence_positions"][row, slot] = offset
     out["sequence_weights"] = np.zeros((len(groups), sequences), np.float32)
@@ -140,7 +164,8 @@ def pack(batch: Batch, groups: Sequence[Sequence[int]], length: int, sequences: 
 class Packed:
     """Examples of which each is a row of several others; itself examples for the pipeline.
 
-    Which sequences share a row is settled once. members: int64, their numbers row by row; bounds: int64 [n + 1].
+    Which sequences share a row is settled once. members: int64, their numbers row by row; bounds:
+    int64 [n + 1].
     """
 
     examples: Examples
@@ -161,16 +186,34 @@ class Packed:
     def rows(self, indices: np.ndarray, epoch: np.ndarray) -> Batch:
         """A packed batch, see `pack`."""
         counts = (self.bounds[indices + 1] - self.bounds[indices]).tolist()
-        members = np.concatenate([self.members[self.bounds[i] : self.bounds[i + 1]] for i in indices])
+        members = np.concatenate(
+            [self.members[self.bounds[i] : self.bounds[i + 1]] for i in indices]
+        )
         batch = self.examples.rows(members, np.repeat(np.asarray(epoch), counts))
         ends = np.cumsum(counts)
         groups = [range(end - count, end) for end, count in zip(ends, counts, strict=True)]
         return pack(batch, groups, self.length, self.sequences, self.pad_token_id)
 
 
-def packed(examples: Examples, length: int, *, kind: str = "best", most: int | None = None, pad_token_id: int = 0) -> Packed:
-    """Pack examples into rows of `length` tokens (`fit` over examples.lengths). most: sequences a row at most."""
+def packed(
+    examples: Examples,
+    length: int,
+    *,
+    kind: str = "best",
+    most: int | None = None,
+    pad_token_id: int = 0,
+) -> Packed:
+    """Pack examples into rows of `length` tokens (`fit` over examples.lengths). most: sequences a
+    row at most.
+    """
     groups = fit(examples.lengths, length, kind, most)
     counts = [len(group) for group in groups]
     members = np.array([m for group in groups for m in group], np.int64)
-    return Packed(examples, members, np.concatenate([[0], np.cumsum(counts)]), length, max(counts, default=0), pad_token_id)
+    return Packed(
+        examples,
+        members,
+        np.concatenate([[0], np.cumsum(counts)]),
+        length,
+        max(counts, default=0),
+        pad_token_id,
+    )

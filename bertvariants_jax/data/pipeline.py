@@ -1,8 +1,10 @@
-"""The pipeline: examples to this host's batches, over grain, in an order that nothing but the seed decides.
+"""The pipeline: examples to this host's batches, over grain, in an order that nothing but the seed
+decides.
 
-The stream of examples is endless and fixed: position p is example permute(p % n) of epoch p // n, and global batch b is the
-positions b * B .. (b + 1) * B. A batch is a function of its number, so the global batch does not depend on hosts, workers
-or restarts, and the state of an iterator is the number of its next batch.
+The stream of examples is endless and fixed: position p is example permute(p % n) of epoch p // n,
+and global batch b is the positions b * B .. (b + 1) * B. A batch is a function of its number, so
+the global batch does not depend on hosts, workers or restarts, and the state of an iterator is the
+number of its next batch.
 """
 
 import weakref
@@ -20,12 +22,16 @@ Corrupt = Callable[[Batch, np.ndarray, np.ndarray], Batch]  # (batch, index [B],
 
 
 class Examples(Protocol):
-    """A data set with random access. `rows` must be a pure function: it is called from several threads."""
+    """A data set with random access. `rows` must be a pure function: it is called from several
+    threads.
+    """
 
     def __len__(self) -> int: ...
 
     def rows(self, indices: np.ndarray, epoch: np.ndarray) -> Batch:
-        """indices, epoch: int64 [B] -> a padded batch of them (data/batch.py), the same shapes for every call."""
+        """indices, epoch: int64 [B] -> a padded batch of them (data/batch.py), the same shapes for
+        every call.
+        """
         ...
 
 
@@ -45,12 +51,16 @@ def pipeline(
     """Batches of this host's rows.
 
     batch_size: the global B; host k of K gets its rows k * B / K .. (k + 1) * B / K.
-    shuffle, epochs: True draws a new order in every epoch, for `epochs` passes (None: without end; batches reach over the
-      seam of two epochs, and a last one that is not full is left out). False with a number of epochs is evaluation: every
-      example comes, in order; the last batch is filled up; the keys example_weight (0 for the filling) and example_id
-      (-1 for it) are added; filling has no masked_weights and no labels per token either.
-    corrupt: masking, called as corrupt(batch, index, epoch), for instance functools.partial(mask_tokens, seed=0, ...).
-    workers: 0 makes batches in a thread of this process; w starts w processes (the caller's main module must then be
+    shuffle, epochs: True draws a new order in every epoch, for `epochs` passes (None: without end;
+    batches reach over the
+      seam of two epochs, and a last one that is not full is left out). False with a number of
+      epochs is evaluation: every example comes, in order; the last batch is filled up; the keys
+      example_weight (0 for the filling) and example_id (-1 for it) are added; filling has no
+      masked_weights and no labels per token either.
+    corrupt: masking, called as corrupt(batch, index, epoch), for instance
+    functools.partial(mask_tokens, seed=0, ...).
+    workers: 0 makes batches in a thread of this process; w starts w processes (the caller's main
+    module must then be
       importable without side effects, as ever with Python's spawned processes).
     prefetch: batches made ahead (for each worker).
     Raises ValueError for a batch size that the hosts do not divide or that leaves no batch.
@@ -61,13 +71,20 @@ def pipeline(
     if not 0 <= process_index < process_count:
         raise ValueError(f"process_index {process_index} is not one of {process_count} processes")
     if batch_size < 1 or batch_size % process_count:
-        raise ValueError(f"the global batch size {batch_size} is not a multiple of the {process_count} processes")
+        raise ValueError(
+            f"the global batch size {batch_size} is not a multiple of the {process_count} processes"
+        )
     if epochs is not None and epochs < 1:
         raise ValueError(f"epochs must be 1 or more or None, not {epochs}")
     if workers < 0 or prefetch < 1:
-        raise ValueError(f"workers must be 0 or more and prefetch 1 or more, not {workers} and {prefetch}")
+        raise ValueError(
+            f"workers must be 0 or more and prefetch 1 or more, not {workers} and {prefetch}"
+        )
     if epochs is not None and shuffle and n * epochs < batch_size:
-        raise ValueError(f"{n} examples in {epochs} epochs do not fill one batch of {batch_size}: use a smaller batch")
+        raise ValueError(
+            f"{n} examples in {epochs} epochs do not fill one batch of {batch_size}: "
+            f"use a smaller batch"
+        )
     rows = batch_size // process_count
     maker = _Maker(examples, seed, shuffle, epochs, corrupt, batch_size, process_index * rows, rows)
     return Pipeline(maker, workers, prefetch)
@@ -97,7 +114,8 @@ class Pipeline:
 class Batches(Iterator[Batch]):
     """An iterator over a pipeline's batches that can say where it is and go there.
 
-    Close it (or use it in a `with`) when it is not read to its end, so that threads and processes stop at once.
+    Close it (or use it in a `with`) when it is not read to its end, so that threads and processes
+    stop at once.
     """
 
     def __init__(self, pipeline: Pipeline):
@@ -115,7 +133,8 @@ class Batches(Iterator[Batch]):
             raise StopIteration
         if not self._source:
             self._source.append(_grain_iterator(self._pipeline, self._next))
-            # Closed also when this object is forgotten, and at the interpreter's end, while grain's modules are there.
+            # Closed also when this object is forgotten, and at the interpreter's end, while
+            # grain's modules are still there.
             self._finish = weakref.finalize(self, _close, self._source)
         batch = next(self._source[0])
         if self._pipeline.workers:  # out of the shared memory, which goes away with the workers
@@ -135,7 +154,9 @@ class Batches(Iterator[Batch]):
         order = self._pipeline.maker.order()
         for name, value in order.items():
             if state.get(name) != value:
-                raise ValueError(f"cannot resume the data: {name} was {state.get(name)} and is {value} now")
+                raise ValueError(
+                    f"cannot resume the data: {name} was {state.get(name)} and is {value} now"
+                )
         self._stop()
         self._next = int(state["next"])
 
@@ -175,7 +196,12 @@ class _Maker:
         return positions // self.batch_size if self.shuffle else -(-positions // self.batch_size)
 
     def order(self) -> dict[str, int | bool]:
-        return {"examples": len(self.examples), "batch_size": self.batch_size, "seed": self.seed, "shuffle": self.shuffle}
+        return {
+            "examples": len(self.examples),
+            "batch_size": self.batch_size,
+            "seed": self.seed,
+            "shuffle": self.shuffle,
+        }
 
     def __call__(self, number: int) -> Batch:
         n = len(self.examples)
@@ -194,8 +220,14 @@ class _Maker:
             batch = {**batch, "example_id": np.where(real, index, -1).astype(np.int32)}
             batch["example_weight"] = real.astype(np.float32)
             if not real.all():
-                for name, nothing in (("masked_weights", 0), ("sequence_weights", 0), ("labels", IGNORED)):
-                    if name in batch and (name != "labels" or batch[name].shape[1:] == batch["input_ids"].shape[1:]):
+                for name, nothing in (
+                    ("masked_weights", 0),
+                    ("sequence_weights", 0),
+                    ("labels", IGNORED),
+                ):
+                    if name in batch and (
+                        name != "labels" or batch[name].shape[1:] == batch["input_ids"].shape[1:]
+                    ):
                         batch[name] = batch[name].copy()
                         batch[name][~real] = nothing
         return batch
@@ -215,8 +247,12 @@ def _grain_iterator(pipeline: Pipeline, start: int) -> Iterator[Batch]:
         return iter(source.to_iter_dataset(options))
     from absl import flags
 
-    if not flags.FLAGS.is_parsed():  # grain's worker pool reads absl flags, and dies where nobody has parsed them
+    if (
+        not flags.FLAGS.is_parsed()
+    ):  # grain's worker pool reads absl flags, and dies where nobody has parsed them
         flags.FLAGS.mark_as_parsed()
-    options = grain.MultiprocessingOptions(num_workers=pipeline.workers, per_worker_buffer_size=pipeline.prefetch)
+    options = grain.MultiprocessingOptions(
+        num_workers=pipeline.workers, per_worker_buffer_size=pipeline.prefetch
+    )
     reading = grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)
     return iter(source.to_iter_dataset(reading).mp_prefetch(options))

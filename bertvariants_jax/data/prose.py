@@ -1,11 +1,14 @@
-"""The `docs:` source: English prose that every machine has, inside the installed Python and its packages.
+"""The `docs:` source: English prose that every machine has, inside the installed Python and its
+packages.
 
-Taken: docstrings (found by `ast`, nothing is imported), Python's own language reference (pydoc_data), .rst, .md and .txt
-files, and the long descriptions of installed distributions. Kept: paragraphs that read as prose; left out: code, tables,
-licences, and every paragraph seen before. Packages in alphabetical order, the standard library's modules first.
+Taken: docstrings (found by `ast`, nothing is imported), Python's own language reference
+(pydoc_data), .rst, .md and .txt files, and the long descriptions of installed distributions. Kept:
+paragraphs that read as prose; left out: code, tables, licences, and every paragraph seen before.
+Packages in alphabetical order, the standard library's modules first.
 """
 
 import ast
+import functools
 import hashlib
 import os
 import re
@@ -14,20 +17,31 @@ from collections.abc import Iterator
 
 from bertvariants_jax.data.documents import Document, sentences
 
-STDLIB, SITE = "stdlib", "site"
 _SKIPPED_FOLDERS = frozenset(
-    "test tests testing idle_test __pycache__ _vendor vendor vendored third_party licenses license include node_modules "
-    "site-packages dist-packages lib2to3 config locale data testdata".split())
+    "test tests testing idle_test __pycache__ _vendor vendor vendored third_party licenses "  # noqa: SIM905
+    "license include node_modules site-packages dist-packages lib2to3 config locale data "
+    "testdata".split()
+)
 _SKIPPED_FILES = re.compile(
-    r"licen[cs]e|copying|copyright|notice|authors|contributors|requirements|top_level|entry_points|sources|vocab|words", re.I)
+    r"licen[cs]e|copying|copyright|notice|authors|contributors|requirements|top_level|entry_points"
+    r"|sources|vocab|words",
+    re.I,
+)
 _MOST_BYTES = 1_000_000  # larger files are generated
 
 
-def documents(target: str = "") -> Iterator[Document]:
-    """One document per module or page with three sentences or more; group is the package. target: "" or "PACKAGE,...".
+@functools.lru_cache(maxsize=1)  # a tokenizer's training and the corpus read it one after the other
+def documents(target: str = "") -> tuple[Document, ...]:
+    """One document per module or page with three sentences or more; group is the package. target:
+    "" or "PACKAGE,...".
 
-    The order and the text depend on what is installed and on nothing else. Raises ValueError for a package not there.
+    The order and the text depend on what is installed and on nothing else. Raises ValueError for a
+    package not there.
     """
+    return tuple(_documents(target))
+
+
+def _documents(target: str) -> Iterator[Document]:
     seen: set[bytes] = set()
     for package, kind, path, name in _files(target):
         for title, texts in _texts(path, kind):
@@ -53,14 +67,20 @@ def _files(target: str) -> list[tuple[str, str, str, str]]:
     """(package, kind, path, name inside the package's root) in a fixed order."""
     wanted = {p.strip() for p in target.split(",") if p.strip()}
     paths = sysconfig.get_paths()
-    roots = dict.fromkeys(os.path.realpath(paths[k]) for k in ("stdlib", "platstdlib", "purelib", "platlib"))
+    roots = dict.fromkeys(
+        os.path.realpath(paths[k]) for k in ("stdlib", "platstdlib", "purelib", "platlib")
+    )
     found, packages = [], set()
     for root in roots:
         for entry in sorted(os.listdir(root) if os.path.isdir(root) else ()):
             top = os.path.join(root, entry)
             distribution = re.fullmatch(r"(.+?)-[^-]+\.(dist|egg)-info", entry)
             package = distribution[1].lower() if distribution else entry.removesuffix(".py")
-            if not re.fullmatch(r"[\w.\-]+", package) or package.startswith("config-") or (wanted and package not in wanted):
+            if (
+                not re.fullmatch(r"[\w.\-]+", package)
+                or package.startswith("config-")
+                or (wanted and package not in wanted)
+            ):
                 continue
             if distribution:
                 meta = os.path.join(top, "METADATA")
@@ -71,26 +91,36 @@ def _files(target: str) -> list[tuple[str, str, str, str]]:
                 files = [top] if entry.endswith(".py") else []
             for path in files:
                 if os.path.getsize(path) <= _MOST_BYTES:
-                    kind = "python" if path.endswith(".py") else "metadata" if distribution else "page"
+                    kind = (
+                        "python" if path.endswith(".py") else "metadata" if distribution else "page"
+                    )
                     found.append((package, kind, path, os.path.relpath(path, root)))
                     packages.add(package)
     if missing := sorted(wanted - packages):
-        raise ValueError(f"docs:{target}: no package {missing[0]!r} with documentation is installed")
+        raise ValueError(
+            f"docs:{target}: no package {missing[0]!r} with documentation is installed"
+        )
     return found
 
 
 def _walk(top: str) -> list[str]:
     out = []
     for folder, folders, files in os.walk(top):
-        folders[:] = sorted(f for f in folders if f not in _SKIPPED_FOLDERS and not f.endswith("-info"))
+        folders[:] = sorted(
+            f for f in folders if f not in _SKIPPED_FOLDERS and not f.endswith("-info")
+        )
         for name in sorted(files):
-            if name.endswith(".py") or (name.endswith((".rst", ".md", ".txt")) and not _SKIPPED_FILES.search(name)):
+            if name.endswith(".py") or (
+                name.endswith((".rst", ".md", ".txt")) and not _SKIPPED_FILES.search(name)
+            ):
                 out.append(os.path.join(folder, name))
     return out
 
 
 def _texts(path: str, kind: str) -> Iterator[tuple[str, list[str]]]:
-    """(title, texts) of each document of a file; files that cannot be read as what they seem are passed over."""
+    """(title, texts) of each document of a file; files that cannot be read as what they seem are
+    passed over.
+    """
     try:
         with open(path, "rb") as file:
             raw = file.read()
@@ -115,7 +145,12 @@ def _texts(path: str, kind: str) -> Iterator[tuple[str, list[str]]]:
 
 def _docstrings(node: ast.AST) -> Iterator[str]:
     body = node.body
-    if body and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant) and isinstance(body[0].value.value, str):
+    if (
+        body
+        and isinstance(body[0], ast.Expr)
+        and isinstance(body[0].value, ast.Constant)
+        and isinstance(body[0].value.value, str)
+    ):
         yield body[0].value.value
     for child in body:
         if isinstance(child, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
@@ -127,7 +162,11 @@ def _topics(tree: ast.Module) -> list[tuple[str, list[str]]]:
     for node in tree.body:
         if isinstance(node, ast.Assign) and isinstance(node.value, ast.Dict):
             pairs = zip(node.value.keys, node.value.values, strict=True)
-            return sorted((k.value, [v.value]) for k, v in pairs if isinstance(k, ast.Constant) and isinstance(v, ast.Constant))
+            return sorted(
+                (k.value, [v.value])
+                for k, v in pairs
+                if isinstance(k, ast.Constant) and isinstance(v, ast.Constant)
+            )
     return []
 
 
@@ -135,7 +174,10 @@ def _topics(tree: ast.Module) -> list[tuple[str, list[str]]]:
 
 
 _MARKUP = [
-    (re.compile(r":[\w:+-]+:`~?(?:([^`<]*?)\s*<[^`]*>|(?:[\w.]*\.)?([^`]*))`"), r"\1\2"),  # :class:`~a.b` -> b
+    (
+        re.compile(r":[\w:+-]+:`~?(?:([^`<]*?)\s*<[^`]*>|(?:[\w.]*\.)?([^`]*))`"),
+        r"\1\2",
+    ),  # :class:`~a.b` -> b
     (re.compile(r"!?\[([^\]\[]*)\]\([^)]*\)"), r"\1"),  # [text](link) -> text
     (re.compile(r"`([^`<]*?)\s*<[^`>]*>`_{0,2}"), r"\1"),  # `text <link>`_ -> text
     (re.compile(r"`+([^`]*)`+_{0,2}"), r"\1"),
@@ -145,12 +187,20 @@ _MARKUP = [
     (re.compile(r"\s+"), " "),
 ]
 _BULLET = re.compile(r"([-*+•]|\d{1,2}[.)])\s+")
-_NOT_PROSE = re.compile(r"(?:Args|Arguments|Returns?|Raises|Yields|Parameters|Params|Attributes|Examples?|Usage):|.*?(?:>>>|::\s*$|://|[{}|\\<>=]|\.\. |[-=~^#_]{4,}|@|\$)")
+_NOT_PROSE = re.compile(
+    r"(?:Args|Arguments|Returns?|Raises|Yields|Parameters|Params|Attributes|Examples?|Usage):"
+    r"|.*?(?:>>>|::\s*$|://|[{}|\\<>=]|\.\. |[-=~^#_]{4,}|@|\$)"
+)
 _LICENCE = re.compile(
-    r"licen[cs]e[ds]?\b|copyright|permission is hereby|all rights reserved|warrant(y|ies)|redistribut|public domain|as is\b", re.I)
+    r"licen[cs]e[ds]?\b|copyright|permission is hereby|all rights reserved|warrant(y|ies)"
+    r"|redistribut|public domain|as is\b",
+    re.I,
+)
 _WORD = re.compile(r"[A-Za-z][A-Za-z'’-]*")
 _COMMON = frozenset(
-    "the a an of to is are be in and or for that this with as it by on if not from which can will when has have".split())
+    "the a an of to is are be in and or for that this with as it by on if not from which can "  # noqa: SIM905
+    "will when has have".split()
+)
 
 
 def _paragraphs(text: str) -> Iterator[str]:
@@ -168,15 +218,22 @@ def _paragraphs(text: str) -> Iterator[str]:
 
 
 def _prose(paragraph: str) -> str:
-    """The paragraph without markup, or "" where it is not prose: too short, code, a table, a licence, not English."""
-    if len(paragraph) < 40 or not paragraph[0].isalpha() and paragraph[0] not in "`*\"'(":
+    """The paragraph without markup, or "" where it is not prose: too short, code, a table, a
+    licence, not English.
+    """
+    if len(paragraph) < 40 or (not paragraph[0].isalpha() and paragraph[0] not in "`*\"'("):
         return ""
     for pattern, new in _MARKUP:
         paragraph = pattern.sub(new, paragraph)
     paragraph = paragraph.strip()
     if paragraph.endswith(":"):
         paragraph = paragraph.rstrip(":") + "."
-    if not paragraph or not paragraph[0].isupper() or paragraph[-1] not in ".!?)\"'" or _NOT_PROSE.match(paragraph):
+    if (
+        not paragraph
+        or not paragraph[0].isupper()
+        or paragraph[-1] not in ".!?)\"'"
+        or _NOT_PROSE.match(paragraph)
+    ):
         return ""
     words = _WORD.findall(paragraph)
     if len(words) < 8 or sum(map(len, words)) < 0.72 * len(paragraph):

@@ -1,4 +1,5 @@
-"""Data addresses: text, JSONL, TSV, CSV, Parquet, TFDS and the machine's own documentation, as records or as documents.
+"""Data addresses: text, JSONL, TSV, CSV, Parquet, TFDS and the machine's own documentation, as
+records or as documents.
 
   text:GLOB              lines; documents as data/documents.py reads them
   jsonl:GLOB[#field]     one JSON object a line
@@ -40,31 +41,52 @@ def open_source(
 ) -> "Source":
     """Open a data address. Nothing is read yet, but a file that is not there is said at once.
 
-    header, columns: of tsv and csv. Without a header the fields are named `columns`, or "0", "1", ...
-    skip_bad_rows: leave out tsv and csv rows with a wrong number of fields (GLUE's QQP) and count them in `.skipped`.
+    header, columns: of tsv and csv. Without a header fields are named `columns`, or "0", "1" ...
+    skip_bad_rows: leave out tsv and csv rows with a wrong number of fields (GLUE's QQP) and count
+    them in `.skipped`.
     layout: of text, where its content should not decide (data/documents.py).
-    data_dir: where TFDS keeps its data; None is its own default ($TFDS_DATA_DIR or ~/tensorflow_datasets).
-    Raises ValueError for an address that cannot be read, FileNotFoundError for one that names no file.
+    data_dir: where TFDS keeps its data; None is its own default ($TFDS_DATA_DIR or
+    ~/tensorflow_datasets).
+    Raises ValueError for an address that cannot be read, FileNotFoundError for one that names no
+    file.
     """
     kind, colon, rest = address.partition(":")
     if not colon or kind not in KINDS:
-        raise ValueError(f"{address!r} is no data address: it must begin with one of {', '.join(k + ':' for k in KINDS)}")
+        raise ValueError(
+            f"{address!r} is no data address: it must begin with one of "
+            f"{', '.join(k + ':' for k in KINDS)}"
+        )
     field = None
     if kind not in ("text", "docs"):
         rest, _, field = rest.partition("#")
     if not rest and kind != "docs":
         raise ValueError(f"{address!r} names nothing after {kind}:")
     files = () if kind in ("tfds", "docs") else _files(rest)
-    return Source(address, kind, rest, field or None, files, header, tuple(columns or ()), skip_bad_rows, layout, data_dir)
+    return Source(
+        address,
+        kind,
+        rest,
+        field or None,
+        files,
+        header,
+        tuple(columns or ()),
+        skip_bad_rows,
+        layout,
+        data_dir,
+    )
 
 
 class Source(Sequence[dict]):
-    """An open address. As a sequence: its rows as dicts, random access; `documents()`: its text for pre-training.
+    """An open address. As a sequence: its rows as dicts, random access; `documents()`: its text for
+    pre-training.
 
-    fields: the names of the rows' fields. skipped: rows left out by `skip_bad_rows`. fingerprint: changes with the data.
+    fields: the names of the rows' fields. skipped: rows left out by `skip_bad_rows`. fingerprint:
+    changes with the data.
     """
 
-    def __init__(self, address, kind, target, field, files, header, columns, skip_bad_rows, layout, data_dir):
+    def __init__(
+        self, address, kind, target, field, files, header, columns, skip_bad_rows, layout, data_dir
+    ):
         self.address, self.kind, self.field, self.files = address, kind, field, files
         self.skipped = 0
         self._target, self._layout, self._data_dir = target, layout, data_dir
@@ -82,31 +104,46 @@ class Source(Sequence[dict]):
         return tuple(self._rows[0]) if len(self) else ()
 
     def column(self, field: str) -> list:
-        """The values of one field. Raises ValueError where it is missing, with those that there are."""
+        """The values of one field. Raises ValueError where it is missing, with those that there
+        are.
+        """
         for i, row in enumerate(self):
             if field not in row:
-                raise ValueError(f"{self.address}: row {i} has no field {field!r}; it has: {', '.join(row)}")
+                raise ValueError(
+                    f"{self.address}: row {i} has no field {field!r}; it has: {', '.join(row)}"
+                )
         return [row[field] for row in self]
 
     def documents(self) -> "Documents":
         """Its text as documents, read anew at each pass.
 
-        text: by layout. docs: a module or a page each. Others: a row is a document; the field is the address's #field, or
-        "text" where there is one, or the only one; a list of strings is taken as sentences.
+        text: by layout. docs: a module or a page each. Others: a row is a document; the field is
+        the address's #field, or "text" where there is one, or the only one; a list of strings is
+        taken as sentences.
         """
         return Documents(self)
 
     @property
     def fingerprint(self) -> str:
-        """Hex; changes when files (name, size, time of writing), packages or the reading rules change."""
+        """Hex; changes when files (name, size, time of writing), packages or the reading rules
+        change.
+        """
         if self.kind == "docs":
             stamp: object = prose.stamp(self._target)
         elif self.kind == "tfds":
             stamp = (os.path.expanduser(self._data_dir or ""), len(self))
         else:
             stamp = [(os.path.basename(f), *_stat(f)) for f in self.files]
-        said = (_VERSION, self.kind, self.field, self._layout, self._header, self._columns, stamp,
-                self._target if self.kind in ("docs", "tfds") else "")
+        said = (
+            _VERSION,
+            self.kind,
+            self.field,
+            self._layout,
+            self._header,
+            self._columns,
+            stamp,
+            self._target if self.kind in ("docs", "tfds") else "",
+        )
         return hashlib.blake2b(repr(said).encode(), digest_size=16).hexdigest()
 
     @property
@@ -115,7 +152,10 @@ class Source(Sequence[dict]):
             if self.kind == "tfds":
                 rows = _tfds_rows(self._target, self._data_dir)
             elif self.kind == "docs":
-                rows = [{"text": " ".join(d.sentences), "package": d.group, "name": d.name} for d in prose.documents(self._target)]
+                rows = [
+                    {"text": " ".join(d.sentences), "package": d.group, "name": d.name}
+                    for d in prose.documents(self._target)
+                ]
             else:
                 rows = list(self._file_rows())
             if not len(rows):
@@ -143,14 +183,20 @@ class Source(Sequence[dict]):
                 raise ValueError(f"{path}: the file is empty, not even a header line")
             names = names or head
             if len(set(names)) < len(names):
-                raise ValueError(f"{path}, line 1: the header names a field twice ({', '.join(names)}); is it a header?")
+                raise ValueError(
+                    f"{path}, line 1: the header names a field twice ({', '.join(names)}); "
+                    f"is it a header?"
+                )
         for number, row in cells:
             names = names or [str(i) for i in range(len(row))]
             if len(row) != len(names):
                 if self._skip:
                     self.skipped += 1
                     continue
-                raise ValueError(f"{path}, line {number}: {len(row)} fields, expected {len(names)} ({', '.join(names)})")
+                raise ValueError(
+                    f"{path}, line {number}: {len(row)} fields, "
+                    f"expected {len(names)} ({', '.join(names)})"
+                )
             yield dict(zip(names, row, strict=True))
 
     def _documents(self) -> Iterator[Document]:
@@ -158,9 +204,15 @@ class Source(Sequence[dict]):
             yield from prose.documents(self._target)
         elif self.kind == "text":
             for path in self.files:
-                yield from read_documents((line for _, line in read_lines(path)), self._layout, _stem(path))
+                yield from read_documents(
+                    (line for _, line in read_lines(path)), self._layout, _stem(path)
+                )
         else:
-            rows = self._file_rows() if self.kind in ("jsonl", "parquet") and self._loaded is None else self
+            rows = (
+                self._file_rows()
+                if self.kind in ("jsonl", "parquet") and self._loaded is None
+                else self
+            )
             for i, row in enumerate(rows):
                 value = row[self._text_field(row, i)]
                 if isinstance(value, str):
@@ -168,20 +220,32 @@ class Source(Sequence[dict]):
                 elif isinstance(value, Sequence) and all(isinstance(v, str) for v in value):
                     yield Document([v.strip() for v in value if v.strip()], f"row {i}")
                 elif value is not None:
-                    raise ValueError(f"{self.address}: row {i} holds {type(value).__name__}, not text: {value!r:.60}")
+                    raise ValueError(
+                        f"{self.address}: row {i} holds {type(value).__name__}, "
+                        f"not text: {value!r:.60}"
+                    )
 
     def _text_field(self, row: dict, i: int) -> str:
-        field = self.field or ("text" if "text" in row else next(iter(row)) if len(row) == 1 else None)
+        field = self.field or (
+            "text" if "text" in row else next(iter(row)) if len(row) == 1 else None
+        )
         if field is None:
-            raise ValueError(f"{self.address}: say which field is the text with #field; there are: {', '.join(row)}")
+            raise ValueError(
+                f"{self.address}: say which field is the text with #field; "
+                f"there are: {', '.join(row)}"
+            )
         if field not in row:
-            raise ValueError(f"{self.address}: row {i} has no field {field!r}; it has: {', '.join(row)}")
+            raise ValueError(
+                f"{self.address}: row {i} has no field {field!r}; it has: {', '.join(row)}"
+            )
         return field
 
 
 @dataclass(frozen=True)
 class Documents:
-    """The documents of a source: iterate as often as you like. Raises ValueError at the end where there was none."""
+    """The documents of a source: iterate as often as you like. Raises ValueError at the end where
+    there was none.
+    """
 
     source: Source
 
@@ -200,9 +264,11 @@ class Documents:
 
 
 def read_lines(path: str) -> Iterator[tuple[int, str]]:
-    """(line number from 1, line) of a UTF-8 file, gzipped or not, split at newlines only (not at U+2028 and its kind).
+    """(line number from 1, line) of a UTF-8 file, gzipped or not, split at newlines only (not at
+    U+2028 and its kind).
 
-    Raises ValueError, naming file, line and byte, where it is not UTF-8; and where a gzip file is damaged or cut short.
+    Raises ValueError, naming file, line and byte, where it is not UTF-8; and where a gzip file is
+    damaged or cut short.
     """
     with _open(path) as file:
         number = offset = 0
@@ -210,7 +276,9 @@ def read_lines(path: str) -> Iterator[tuple[int, str]]:
             try:
                 raw = file.readline()
             except (EOFError, zlib.error, gzip.BadGzipFile) as e:
-                raise ValueError(f"{path}: the gzip file is damaged or cut short after line {number} ({e})") from None
+                raise ValueError(
+                    f"{path}: the gzip file is damaged or cut short after line {number} ({e})"
+                ) from None
             if not raw:
                 return
             number += 1
@@ -219,8 +287,8 @@ def read_lines(path: str) -> Iterator[tuple[int, str]]:
             except UnicodeDecodeError as e:
                 byte = raw.index(e.object[e.start :]) + 1 if e.object != raw else e.start + 1
                 raise ValueError(
-                    f"{path}, line {number}, byte {byte} (byte {offset + byte} of the text): not UTF-8 "
-                    f"(0x{e.object[e.start]:02x}); convert the file to UTF-8 first"
+                    f"{path}, line {number}, byte {byte} (byte {offset + byte} of the text): "
+                    f"not UTF-8 (0x{e.object[e.start]:02x}); convert the file to UTF-8 first"
                 ) from None
             offset += len(raw)
             yield number, line.removesuffix("\n").removesuffix("\r")
@@ -232,18 +300,29 @@ def _files(pattern: str) -> tuple[str, ...]:
         try:
             import fsspec
 
-            found = [f"{protocol}://{f.removeprefix(protocol + '://')}" for f in fsspec.filesystem(protocol).glob(pattern)]
+            found = [
+                f"{protocol}://{f.removeprefix(protocol + '://')}"
+                for f in fsspec.filesystem(protocol).glob(pattern)
+            ]
         except ImportError as e:
-            raise ValueError(f"{pattern}: cannot read {protocol}:// on this machine ({e})") from None
+            raise ValueError(
+                f"{pattern}: cannot read {protocol}:// on this machine ({e})"
+            ) from None
     else:
         pattern = os.path.expanduser(pattern)
         # A name that exists is taken as it stands, whatever [ or * it holds.
-        found = [pattern] if os.path.isfile(pattern) else [f for f in glob.glob(pattern, recursive=True) if os.path.isfile(f)]
+        found = (
+            [pattern]
+            if os.path.isfile(pattern)
+            else [f for f in glob.glob(pattern, recursive=True) if os.path.isfile(f)]
+        )
     if not found:
         if glob.has_magic(pattern):
             raise FileNotFoundError(f"no file matches {pattern}")
         if os.path.isdir(pattern):
-            raise FileNotFoundError(f"{pattern} is a folder: name its files, for instance {os.path.join(pattern, '*')}")
+            raise FileNotFoundError(
+                f"{pattern} is a folder: name its files, for instance {os.path.join(pattern, '*')}"
+            )
         raise FileNotFoundError(f"there is no file {pattern}")
     return tuple(sorted(found))
 
@@ -254,7 +333,7 @@ def _open(path: str) -> BinaryIO:
 
         file = fsspec.open(path, "rb").open()
     else:
-        file = open(path, "rb")
+        file = open(path, "rb")  # noqa: SIM115  the caller closes it
     magic = file.read(2)
     file.seek(0)
     return gzip.open(file, "rb") if magic == b"\x1f\x8b" else file
@@ -280,9 +359,13 @@ def _json_rows(path: str) -> Iterator[dict]:
         try:
             row = json.loads(line)
         except json.JSONDecodeError as e:
-            raise ValueError(f"{path}, line {number}: not a whole JSON value ({e.msg}, column {e.colno})") from None
+            raise ValueError(
+                f"{path}, line {number}: not a whole JSON value ({e.msg}, column {e.colno})"
+            ) from None
         if not isinstance(row, dict):
-            raise ValueError(f"{path}, line {number}: expected a JSON object, got {line.strip()[:40]!r}")
+            raise ValueError(
+                f"{path}, line {number}: expected a JSON object, got {line.strip()[:40]!r}"
+            )
         yield row
 
 
@@ -346,33 +429,43 @@ def _tfds_rows(target: str, data_dir: str | None) -> Sequence[dict]:
     name, _, split = target.partition(":")
     try:
         import tensorflow_datasets as tfds
-        import tensorflow_datasets.text  # noqa: F401  glue, super_glue, c4, wikipedia are not registered without it
+        import tensorflow_datasets.text
     except ImportError as e:
         raise ValueError(f"tfds:{target}: reading TFDS needs tensorflow-datasets ({e})") from None
     try:
         builder = tfds.builder(name, data_dir=data_dir, try_gcs=False)
-    except Exception as e:  # tfds has a class of its own for each fault, and raises others of its dependencies
-        raise ValueError(f"tfds:{target}: TFDS knows no such data set or cannot open it ({_first_line(e)})") from None
+    except (
+        Exception
+    ) as e:  # tfds has a class of its own for each fault, and raises others of its dependencies
+        raise ValueError(
+            f"tfds:{target}: TFDS knows no such data set or cannot open it ({_first_line(e)})"
+        ) from None
     where = f"tfds:{target} in {builder.data_dir}"
     if not builder.is_prepared():
         try:
             builder.download_and_prepare(file_format="array_record")
         except Exception as e:
             raise ValueError(
-                f"{where}: not prepared there, and preparing it failed ({_first_line(e)}); without a network, copy a folder "
+                f"{where}: not prepared there, and preparing it failed ({_first_line(e)}); "
+                f"without a network, copy a folder "
                 f"prepared elsewhere with file_format='array_record'"
             ) from None
     splits = list(builder.info.splits)
     if not split:
         if len(splits) > 1 and "train" not in splits:
-            raise ValueError(f"{where}: say which split, as in tfds:{name}:{splits[0]}; there are: {', '.join(splits)}")
+            raise ValueError(
+                f"{where}: say which split, as in tfds:{name}:{splits[0]}; "
+                f"there are: {', '.join(splits)}"
+            )
         split = "train" if "train" in splits else splits[0]
     if split.partition("[")[0] not in splits and "+" not in split:
         raise ValueError(f"{where}: there is no split {split!r}; there are: {', '.join(splits)}")
     try:
         return _TfdsRows(builder.as_data_source(split=split))
     except Exception as e:
-        raise ValueError(f"{where}: cannot read it at random ({_first_line(e)}); prepare it as array_record") from None
+        raise ValueError(
+            f"{where}: cannot read it at random ({_first_line(e)}); prepare it as array_record"
+        ) from None
 
 
 def _first_line(error: Exception) -> str:

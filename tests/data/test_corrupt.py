@@ -17,18 +17,24 @@ BERT = dict(vocab_size=V, mask_token_id=MASK, never=(CLS, SEP), seed=5)
 @pytest.fixture(scope="module")
 def rows(books):
     """More than 10 thousand pairs of real text at length 128."""
-    pairs = nsp_pairs(books, 128, seed=1, dupe_factor=2, cls_token_id=CLS, sep_token_id=SEP, pad_token_id=PAD)
+    pairs = nsp_pairs(
+        books, 128, seed=1, dupe_factor=2, cls_token_id=CLS, sep_token_id=SEP, pad_token_id=PAD
+    )
     assert len(pairs) >= 10_000
     return pairs.rows(np.arange(len(pairs)))
 
 
 def masked(batch, epoch=0, **options):
     index = np.arange(len(batch["input_ids"]))
-    return mask_tokens(batch, index, np.full(len(index), epoch), **{"max_predictions": 20, **BERT, **options})
+    return mask_tokens(
+        batch, index, np.full(len(index), epoch), **{"max_predictions": 20, **BERT, **options}
+    )
 
 
 def literal(ids, length, index, epoch, max_predictions, starts_word=None, seed=5, rate=0.15):
-    """create_masked_lm_predictions of google-research/bert, line by line; its rng is the noise at the same places."""
+    """create_masked_lm_predictions of google-research/bert, line by line; its rng is the noise at
+    the same places.
+    """
     tokens = ids[:length].tolist()
     order = noise.bits(seed, "mask/order", epoch, index, len(ids))[0]
     fate = noise.uniform(seed, "mask/fate", epoch, index, len(ids))[0]
@@ -44,7 +50,7 @@ def literal(ids, length, index, epoch, max_predictions, starts_word=None, seed=5
     low = (1 << (len(ids) - 1).bit_length()) - 1
     cand_indexes.sort(key=lambda c: (int(order[c[0]]) & ~low, c[0]))
     output_tokens = list(tokens)
-    num_to_predict = min(max_predictions, max(1, int(round(len(tokens) * rate))))
+    num_to_predict = min(max_predictions, max(1, round(len(tokens) * rate)))
     masked_lms, covered_indexes = [], set()
     for index_set in cand_indexes:
         if len(masked_lms) >= num_to_predict:
@@ -76,7 +82,16 @@ def test_equals_the_literal_procedure(rows, bert, whole_words, most):
         tokens, predictions = literal(some["input_ids"][i], length, i, 3, most, starts)
         assert out["input_ids"][i, :length].tolist() == tokens
         n = len(predictions)
-        assert list(zip(out["masked_positions"][i, :n].tolist(), out["masked_labels"][i, :n].tolist(), strict=True)) == predictions
+        assert (
+            list(
+                zip(
+                    out["masked_positions"][i, :n].tolist(),
+                    out["masked_labels"][i, :n].tolist(),
+                    strict=True,
+                )
+            )
+            == predictions
+        )
         assert out["masked_weights"][i].tolist() == [1.0] * n + [0.0] * (most - n)
         assert not out["masked_positions"][i, n:].any() and not out["masked_labels"][i, n:].any()
 
@@ -90,10 +105,16 @@ def test_word_starts_of_the_vocabulary(bert):
 @pytest.mark.parametrize("most", [20, 12])
 def test_counts_are_exact(rows, most):
     lengths = rows["attention_mask"].sum(1)
-    expected = [min(most, max(1, int(round(n * 0.15)))) for n in lengths.tolist()]
+    expected = [min(most, max(1, round(n * 0.15))) for n in lengths.tolist()]
     assert masked(rows, max_predictions=most)["masked_weights"].sum(1).tolist() == expected
     assert len(set(expected)) > 5
-    assert quota(np.array([0, 1, 10, 30, 50]), 0.15, 99).tolist() == [0, 1, 2, 4, 8]  # 1.5 -> 2, 4.5 -> 4, 7.5 -> 8
+    assert quota(np.array([0, 1, 10, 30, 50]), 0.15, 99).tolist() == [
+        0,
+        1,
+        2,
+        4,
+        8,
+    ]  # 1.5 -> 2, 4.5 -> 4, 7.5 -> 8
 
 
 def test_eighty_ten_ten_over_the_whole_vocabulary(rows):
@@ -108,13 +129,15 @@ def test_eighty_ten_ten_over_the_whole_vocabulary(rows):
     assert (now == label).mean() == pytest.approx(0.1, abs=5 * sigma)
     drawn = now[(now != MASK) & (now != label)]
     assert len(drawn) / n == pytest.approx(0.1, abs=5 * sigma)
-    # Uniform over all rows, special and unused ones too: a wrong range shows in a twentieth of the vocabulary.
+    # Uniform over all rows, special and unused ones too: a wrong range shows in one of 20 parts.
     parts = np.histogram(drawn, 20, (0, V))[0]
     assert ((parts - len(drawn) / 20) ** 2 / (len(drawn) / 20)).sum() < 60
     low = (drawn < 1000).sum()  # [PAD], [UNK], [CLS], [SEP], [MASK] and [unused...]
     assert low == pytest.approx(len(drawn) * 1000 / V, abs=5 * np.sqrt(len(drawn) * 1000 / V))
-    count = lambda ids: int(((ids == CLS) | (ids == SEP)).sum())  # noqa: E731
-    more = sum(count(masked(rows, epoch=e)["input_ids"]) - count(rows["input_ids"]) for e in range(8))
+    count = lambda ids: int(((ids == CLS) | (ids == SEP)).sum())
+    more = sum(
+        count(masked(rows, epoch=e)["input_ids"]) - count(rows["input_ids"]) for e in range(8)
+    )
     assert 0 < more < 40  # about 11, 8 * n / 10 * 2 / V
 
 
@@ -124,7 +147,9 @@ def test_who_is_chosen(rows, bert):
         out = masked(rows, epoch=epoch)
         used = out["masked_weights"] > 0
         label_counts += np.bincount(out["masked_labels"][used], minlength=V)
-        assert (np.diff(out["masked_positions"], axis=1)[used[:, 1:]] > 0).all()  # ascending, no position twice
+        assert (
+            np.diff(out["masked_positions"], axis=1)[used[:, 1:]] > 0
+        ).all()  # ascending, no position twice
         changed = out["input_ids"] != rows["input_ids"]
         chosen = np.zeros_like(changed)
         chosen[np.nonzero(used)[0], out["masked_positions"][used]] = True
@@ -138,7 +163,9 @@ def test_who_is_chosen(rows, bert):
     frequent = np.argsort(there)[-50:]
     frequent = frequent[(frequent != CLS) & (frequent != SEP)]
     rate = label_counts.sum() / (there.sum() - there[CLS] - there[SEP])
-    assert np.abs(label_counts[frequent] / there[frequent] - rate).max() < 6 * np.sqrt(rate / there[frequent].min())
+    assert np.abs(label_counts[frequent] / there[frequent] - rate).max() < 6 * np.sqrt(
+        rate / there[frequent].min()
+    )
 
 
 def test_whole_words_are_whole(rows, bert):
@@ -148,13 +175,20 @@ def test_whole_words_are_whole(rows, bert):
     chosen = np.zeros(ids.shape, bool)
     chosen[np.nonzero(used)[0], out["masked_positions"][used]] = True
     body = (rows["attention_mask"] > 0) & (ids != CLS) & (ids != SEP)
-    goes_on = body[:, 1:] & body[:, :-1] & ~starts[:, 1:]  # a piece that continues the word to its left
+    goes_on = (
+        body[:, 1:] & body[:, :-1] & ~starts[:, 1:]
+    )  # a piece that continues the word to its left
     assert goes_on.sum() > 50_000
     assert (chosen[:, 1:][goes_on] == chosen[:, :-1][goes_on]).all()
     pieces = masked(rows)
     alone = np.zeros(ids.shape, bool)
-    alone[np.nonzero(pieces["masked_weights"])[0], pieces["masked_positions"][pieces["masked_weights"] > 0]] = True
-    assert (alone[:, 1:][goes_on] == alone[:, :-1][goes_on]).mean() < 0.8  # piece by piece it is otherwise
+    alone[
+        np.nonzero(pieces["masked_weights"])[0],
+        pieces["masked_positions"][pieces["masked_weights"] > 0],
+    ] = True
+    assert (
+        alone[:, 1:][goes_on] == alone[:, :-1][goes_on]
+    ).mean() < 0.8  # piece by piece it is otherwise
     n = quota(rows["attention_mask"].sum(1), 0.15, 20)
     got = out["masked_weights"].sum(1)
     assert (got <= n).all() and (got == n).mean() > 0.99
@@ -172,7 +206,9 @@ def test_dynamic_and_static(rows):
             assert (epochs[a] != epochs[b]).any(1).mean() > 0.99
     static = [masked(some, epoch=e, copies=3) for e in range(7)]
     for name in ("input_ids", "masked_positions"):
-        assert (static[0][name] == static[3][name]).all() and (static[1][name] == static[4][name]).all()
+        assert (static[0][name] == static[3][name]).all() and (
+            static[1][name] == static[4][name]
+        ).all()
     assert (static[0]["masked_positions"] != static[1]["masked_positions"]).any()
     assert (static[6]["masked_positions"] == epochs[0]).all()
 
@@ -185,7 +221,10 @@ def test_does_not_depend_on_the_batch(rows):
     assert all((out[k] == whole[k][10:20]).all() for k in out)
     assert all((part[k] == before[k]).all() for k in part)  # the input is not written to
     assert {k: v.dtype.name for k, v in out.items() if k.startswith("masked")} == {
-        "masked_positions": "int32", "masked_labels": "int32", "masked_weights": "float32"}
+        "masked_positions": "int32",
+        "masked_labels": "int32",
+        "masked_weights": "float32",
+    }
 
 
 def test_masking_twice_is_refused(rows):
@@ -194,17 +233,35 @@ def test_masking_twice_is_refused(rows):
 
 
 @settings(max_examples=150, deadline=None)
-@given(data=st.data(), length=st.integers(1, 20), most=st.integers(1, 8), whole=st.booleans(), rate=st.floats(0.0, 1.0))
+@given(
+    data=st.data(),
+    length=st.integers(1, 20),
+    most=st.integers(1, 8),
+    whole=st.booleans(),
+    rate=st.floats(0.0, 1.0),
+)
 def test_corner_cases(data, length, most, whole, rate):
     token = st.sampled_from([CLS, SEP, MASK, UNK, 500, 501, 502, 503])
-    ids = np.array(data.draw(st.lists(st.lists(token, min_size=length, max_size=length), min_size=1, max_size=4)), np.int32)
-    real = np.array(data.draw(st.lists(st.integers(0, length), min_size=len(ids), max_size=len(ids))))
-    batch = {"input_ids": ids, "attention_mask": (np.arange(length) < real[:, None]).astype(np.int32)}
+    ids = np.array(
+        data.draw(
+            st.lists(st.lists(token, min_size=length, max_size=length), min_size=1, max_size=4)
+        ),
+        np.int32,
+    )
+    real = np.array(
+        data.draw(st.lists(st.integers(0, length), min_size=len(ids), max_size=len(ids)))
+    )
+    batch = {
+        "input_ids": ids,
+        "attention_mask": (np.arange(length) < real[:, None]).astype(np.int32),
+    }
     starts = np.ones(V, bool)
     starts[[502, 503]] = False
     out = masked(batch, rate=rate, max_predictions=most, starts_word=starts if whole else None)
     for i in range(len(ids)):
-        tokens, predictions = literal(ids[i], real[i], i, 0, most, starts if whole else None, rate=rate)
+        tokens, predictions = literal(
+            ids[i], real[i], i, 0, most, starts if whole else None, rate=rate
+        )
         n = int(out["masked_weights"][i].sum())
         if real[i] == 0:
             assert n == 0

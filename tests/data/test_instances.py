@@ -1,4 +1,6 @@
-"""NSP and SOP pairs against a literal restatement of create_pretraining_data.py; full sentences; the corpus on disk."""
+"""NSP and SOP pairs against a literal restatement of create_pretraining_data.py; full sentences;
+the corpus on disk.
+"""
 
 import os
 import pickle
@@ -26,7 +28,9 @@ class Rng:
         return low + int(self.random() * (high - low + 1))
 
 
-def create_instances_from_document(all_documents, document_index, max_seq_length, short_seq_prob, random_next_sentence, rng):
+def create_instances_from_document(
+    all_documents, document_index, max_seq_length, short_seq_prob, random_next_sentence, rng
+):
     """google-research/bert and google-research/albert, line by line; token lists, no masking."""
     document = all_documents[document_index]
     max_num_tokens = max_seq_length - 3
@@ -89,13 +93,18 @@ def create_instances_from_document(all_documents, document_index, max_seq_length
 
 def literal(corpus, max_length, seed, dupe_factor, short_seq_prob, random_next_sentence):
     documents = [
-        [corpus.tokens[corpus.sentences[s] : corpus.sentences[s + 1]].tolist() for s in range(*corpus.documents[d : d + 2])]
+        [
+            corpus.tokens[corpus.sentences[s] : corpus.sentences[s + 1]].tolist()
+            for s in range(*corpus.documents[d : d + 2])
+        ]
         for d in range(corpus.num_documents)
     ]
     for copy in range(dupe_factor):
         for d in range(len(documents)):
             rng = Rng(int(noise.key(seed, "pairs", copy, d)[0]))
-            yield from create_instances_from_document(documents, d, max_length, short_seq_prob, random_next_sentence, rng)
+            yield from create_instances_from_document(
+                documents, d, max_length, short_seq_prob, random_next_sentence, rng
+            )
 
 
 def assert_same(pairs, expected):
@@ -105,7 +114,9 @@ def assert_same(pairs, expected):
     for i, (a, b, label) in enumerate(expected):
         padding = [0] * (pairs.max_length - len(a) - len(b) - 3)
         assert rows["input_ids"][i].tolist() == [cls, *a, sep, *b, sep, *[pad for _ in padding]]
-        assert rows["token_type_ids"][i].tolist() == [0] * (len(a) + 2) + [1] * (len(b) + 1) + padding
+        assert (
+            rows["token_type_ids"][i].tolist() == [0] * (len(a) + 2) + [1] * (len(b) + 1) + padding
+        )
         assert rows["attention_mask"][i].tolist() == [1] * (len(a) + len(b) + 3) + padding
         assert rows["next_sentence_label"][i] == label
     assert {k: v.dtype.name for k, v in rows.items()} == dict.fromkeys(rows, "int32")
@@ -114,14 +125,29 @@ def assert_same(pairs, expected):
 @pytest.mark.parametrize("builder", [nsp_pairs, sop_pairs])
 @pytest.mark.parametrize("max_length", [64, 512])
 def test_pairs_equal_the_literal_procedure_on_real_text(books, builder, max_length):
-    pairs = builder(books, max_length, seed=11, dupe_factor=2, cls_token_id=101, sep_token_id=102, pad_token_id=0)
+    pairs = builder(
+        books,
+        max_length,
+        seed=11,
+        dupe_factor=2,
+        cls_token_id=101,
+        sep_token_id=102,
+        pad_token_id=0,
+    )
     assert_same(pairs, list(literal(books, max_length, 11, 2, 0.1, builder is nsp_pairs)))
 
 
 @settings(max_examples=150, deadline=None)
-@given(documents=lengths, max_length=st.integers(5, 60), seed=st.integers(0, 10**6), short=st.sampled_from([0.0, 0.1, 1.0]),
-       builder=st.sampled_from([nsp_pairs, sop_pairs]))
-def test_pairs_equal_the_literal_procedure_on_any_corpus(documents, max_length, seed, short, builder):
+@given(
+    documents=lengths,
+    max_length=st.integers(5, 60),
+    seed=st.integers(0, 10**6),
+    short=st.sampled_from([0.0, 0.1, 1.0]),
+    builder=st.sampled_from([nsp_pairs, sop_pairs]),
+)
+def test_pairs_equal_the_literal_procedure_on_any_corpus(
+    documents, max_length, seed, short, builder
+):
     corpus = make_corpus(documents)
     if max(map(len, documents)) < 2:
         with pytest.raises(ValueError, match="two sentences"):
@@ -132,7 +158,9 @@ def test_pairs_equal_the_literal_procedure_on_any_corpus(documents, max_length, 
 
 
 def test_nsp_statistics(books):
-    pairs = nsp_pairs(books, 128, seed=3, dupe_factor=4, cls_token_id=101, sep_token_id=102, pad_token_id=0)
+    pairs = nsp_pairs(
+        books, 128, seed=3, dupe_factor=4, cls_token_id=101, sep_token_id=102, pad_token_id=0
+    )
     assert len(pairs) >= 10_000
     assert 0.5 < pairs.label.mean() < 0.62  # one half, and more for chunks of one sentence
     real = pairs.label == 0
@@ -142,17 +170,34 @@ def test_nsp_statistics(books):
     assert pairs.lengths.max() == 128 and (pairs.lengths >= 120).mean() > 0.6
     assert (pairs.sizes >= 1).all()
     quarter = len(pairs) // 4
-    assert (pairs.first[:1000] != pairs.first[quarter : quarter + 1000]).any()  # copies are drawn anew
-    again = nsp_pairs(books, 128, seed=3, dupe_factor=4, cls_token_id=101, sep_token_id=102, pad_token_id=0)
+    assert (
+        pairs.first[:1000] != pairs.first[quarter : quarter + 1000]
+    ).any()  # copies are drawn anew
+    again = nsp_pairs(
+        books, 128, seed=3, dupe_factor=4, cls_token_id=101, sep_token_id=102, pad_token_id=0
+    )
     assert (pairs.first == again.first).all() and (pairs.second == again.second).all()
-    full = nsp_pairs(books, 128, seed=3, dupe_factor=1, short_seq_prob=0, cls_token_id=101, sep_token_id=102, pad_token_id=0)
+    full = nsp_pairs(
+        books,
+        128,
+        seed=3,
+        dupe_factor=1,
+        short_seq_prob=0,
+        cls_token_id=101,
+        sep_token_id=102,
+        pad_token_id=0,
+    )
     assert (full.lengths < 40).mean() < 0.02 < (pairs.lengths < 40).mean()
 
 
 def test_short_sequences_are_drawn_once_per_pass():
-    corpus = make_corpus([[1] * 400] * 60)  # sentences of one token: a chunk meets its target exactly
+    corpus = make_corpus(
+        [[1] * 400] * 60
+    )  # sentences of one token: a chunk meets its target exactly
     pairs = sop_pairs(corpus, 43, seed=0, short_seq_prob=0.5, **SPECIALS)
-    document = np.searchsorted(corpus.sentences[corpus.documents], np.minimum(pairs.first, pairs.second), "right")
+    document = np.searchsorted(
+        corpus.sentences[corpus.documents], np.minimum(pairs.first, pairs.second), "right"
+    )
     total = pairs.sizes.sum(1)
     targets = []
     for d in np.unique(document):
@@ -163,11 +208,15 @@ def test_short_sequences_are_drawn_once_per_pass():
 
 
 def test_sop_statistics(books):
-    pairs = sop_pairs(books, 128, seed=3, dupe_factor=3, cls_token_id=101, sep_token_id=102, pad_token_id=0)
+    pairs = sop_pairs(
+        books, 128, seed=3, dupe_factor=3, cls_token_id=101, sep_token_id=102, pad_token_id=0
+    )
     start = np.searchsorted(books.sentences[books.documents], [pairs.first, pairs.second], "right")
     same = start[0] == start[1]
     assert 0.48 < pairs.label[same].mean() < 0.53
-    assert pairs.label[~same].all() and 0 < (~same).mean() < 0.25  # chunks of one sentence take a random document
+    assert (
+        pairs.label[~same].all() and 0 < (~same).mean() < 0.25
+    )  # chunks of one sentence take a random document
     swapped = same & (pairs.label == 1) & (abs(pairs.second - pairs.first) < 400)
     assert (pairs.second[swapped] < pairs.first[swapped]).mean() > 0.97
 
@@ -205,7 +254,9 @@ def test_full_sentences_on_any_corpus(documents, max_length, cross, drop):
                 block, border = [], []
             fresh = False
             if len(sentence) > room:
-                expected += [] if drop else [sentence[i : i + room] for i in range(0, len(sentence), room)]
+                expected += (
+                    [] if drop else [sentence[i : i + room] for i in range(0, len(sentence), room)]
+                )
             else:
                 block = block + border + sentence
     if block:
@@ -262,14 +313,21 @@ def test_corpus_on_disk(words, tmp_path, monkeypatch):
     other = Corpus.build(documents, words, tmp_path)  # another way to cut is another corpus
     assert other.folder != disk.folder and other.num_tokens == 100
     monkeypatch.undo()
-    monkeypatch.setattr("bertvariants_jax.data.corpus._tokenised", None)  # the second time nothing is tokenised
+    monkeypatch.setattr(
+        "bertvariants_jax.data.corpus._tokenised", None
+    )  # the second time nothing is tokenised
     assert Corpus.build(documents, words, tmp_path).folder == disk.folder
     copy = pickle.loads(pickle.dumps(disk))
     assert isinstance(copy.tokens, np.memmap) and len(pickle.dumps(disk)) < 1000
     train, valid = disk.split(0.1)
-    assert (train.num_documents, valid.num_documents) == (18, 2) and train.num_tokens + valid.num_tokens == disk.num_tokens
+    assert (train.num_documents, valid.num_documents) == (
+        18,
+        2,
+    ) and train.num_tokens + valid.num_tokens == disk.num_tokens
     again = pickle.loads(pickle.dumps(valid))
-    assert again.documents.tolist() == valid.documents.tolist() and isinstance(again.tokens, np.memmap)
+    assert again.documents.tolist() == valid.documents.tolist() and isinstance(
+        again.tokens, np.memmap
+    )
     held_out = full_sentences(valid, 32, **SPECIALS)
     assert held_out.sizes.sum() == valid.num_tokens
     pairs = nsp_pairs(again, 32, seed=0, **SPECIALS)
@@ -283,7 +341,7 @@ def test_damaged_corpus_is_said(words, tmp_path):
     tokens = os.path.join(disk.folder, "tokens.bin")
     with open(tokens, "r+b") as file:
         file.truncate(4)
-    with pytest.raises(ValueError, match="tokens.bin has 4 bytes, expected 10"):
+    with pytest.raises(ValueError, match=r"tokens.bin has 4 bytes, expected 10"):
         Corpus.build([["a b c", "d e"]], words, tmp_path)
     with pytest.raises(FileNotFoundError, match="no corpus"):
         Corpus.load(tmp_path)

@@ -15,7 +15,11 @@ from bertvariants_jax.data.pack import fit, pack, packed
 def literal_fit(lengths, capacity, kind, most):
     rows = []
     for number, length in enumerate(lengths):
-        rooms = [(capacity - sum(lengths[i] for i in row), r) for r, row in enumerate(rows) if most is None or len(row) < most]
+        rooms = [
+            (capacity - sum(lengths[i] for i in row), r)
+            for r, row in enumerate(rows)
+            if most is None or len(row) < most
+        ]
         rooms = [(room, r) for room, r in rooms if room >= length]
         if not rooms:
             rows.append([number])
@@ -29,7 +33,11 @@ def literal_fit(lengths, capacity, kind, most):
 
 
 @settings(max_examples=200, deadline=None)
-@given(lengths=st.lists(st.integers(1, 20), max_size=60), kind=st.sampled_from(["best", "first"]), most=st.sampled_from([None, 1, 2, 5]))
+@given(
+    lengths=st.lists(st.integers(1, 20), max_size=60),
+    kind=st.sampled_from(["best", "first"]),
+    most=st.sampled_from([None, 1, 2, 5]),
+)
 def test_fit(lengths, kind, most):
     rows = fit(lengths, 20, kind, most)
     assert sorted(i for row in rows for i in row) == list(range(len(lengths)))
@@ -39,7 +47,10 @@ def test_fit(lengths, kind, most):
     if kind == "first":
         assert rows == expected
     else:  # among equally full rows either will do: the fill of the rows is the same
-        assert sorted(used) == sorted(sum(lengths[i] for i in row) for row in expected) or most is not None
+        assert (
+            sorted(used) == sorted(sum(lengths[i] for i in row) for row in expected)
+            or most is not None
+        )
 
 
 def test_fit_is_good_and_fast():
@@ -56,8 +67,15 @@ def test_fit_is_good_and_fast():
 @settings(max_examples=100, deadline=None)
 @given(data=st.data(), lengths=st.lists(st.integers(1, 12), min_size=1, max_size=15))
 def test_pack_puts_every_token_in_its_place(data, lengths):
-    rows = [{"input_ids": np.arange(n) + 100 * (i + 1), "token_type_ids": [i % 2] * n, "labels": i, "start_positions": n - 1}
-            for i, n in enumerate(lengths)]
+    rows = [
+        {
+            "input_ids": np.arange(n) + 100 * (i + 1),
+            "token_type_ids": [i % 2] * n,
+            "labels": i,
+            "start_positions": n - 1,
+        }
+        for i, n in enumerate(lengths)
+    ]
     tags = data.draw(st.booleans())
     if tags:
         for row, n in zip(rows, lengths, strict=True):
@@ -77,12 +95,18 @@ def test_pack_puts_every_token_in_its_place(data, lengths):
             assert (out["token_type_ids"][r, place] == i % 2).all()
             assert out["sequence_positions"][r, k] == offset and out["sequence_weights"][r, k] == 1
             assert out["start_positions"][r, k] == offset + n - 1
-            assert (out["labels"][r, place].tolist() == list(range(n))) if tags else out["labels"][r, k] == i
+            assert (
+                (out["labels"][r, place].tolist() == list(range(n)))
+                if tags
+                else out["labels"][r, k] == i
+            )
             offset += n
-        assert (out["attention_mask"][r, offset:] == 0).all() and (out["input_ids"][r, offset:] == 1).all()
+        assert (out["attention_mask"][r, offset:] == 0).all() and (
+            out["input_ids"][r, offset:] == 1
+        ).all()
         if not tags:
-            assert (out["labels"][r, len(group):] == -100).all()
-        assert not out["sequence_weights"][r, len(group):].any()
+            assert (out["labels"][r, len(group) :] == -100).all()
+        assert not out["sequence_weights"][r, len(group) :].any()
 
 
 def test_packed_examples():
@@ -94,14 +118,33 @@ def test_packed_examples():
     batch = rows.rows(every, 0 * every)
     check(batch, max_positions=32)
     assert (batch["attention_mask"] > 0).sum() == pairs.lengths.sum()
-    assert batch["sequence_weights"].sum() == len(pairs) and batch["next_sentence_label"].shape == batch["sequence_positions"].shape
+    assert (
+        batch["sequence_weights"].sum() == len(pairs)
+        and batch["next_sentence_label"].shape == batch["sequence_positions"].shape
+    )
     assert (batch["input_ids"][batch["attention_mask"] > 0] == 2).sum() == len(pairs)
     part = rows.rows(every[3:5], 0 * every[3:5])
     assert all((part[k] == batch[k][3:5]).all() for k in part)
-    done = mask_tokens(batch, every, 0 * every, seed=0, vocab_size=1000, mask_token_id=4, never=(2, 3), max_predictions=10)
-    assert (done["masked_weights"].sum(1) == np.minimum(10, np.rint(0.15 * (batch["attention_mask"] > 0).sum(1)))).all()
-    blocks = packed(full_sentences(corpus, 20, cross_documents=False, **SPECIALS), 64, kind="first", most=3)
-    assert blocks.rows(np.arange(2), np.zeros(2, int))["attention_mask"].max() == 3 == blocks.sequences
+    done = mask_tokens(
+        batch,
+        every,
+        0 * every,
+        seed=0,
+        vocab_size=1000,
+        mask_token_id=4,
+        never=(2, 3),
+        max_predictions=10,
+    )
+    assert (
+        done["masked_weights"].sum(1)
+        == np.minimum(10, np.rint(0.15 * (batch["attention_mask"] > 0).sum(1)))
+    ).all()
+    blocks = packed(
+        full_sentences(corpus, 20, cross_documents=False, **SPECIALS), 64, kind="first", most=3
+    )
+    assert (
+        blocks.rows(np.arange(2), np.zeros(2, int))["attention_mask"].max() == 3 == blocks.sequences
+    )
 
 
 def test_pack_refuses():
