@@ -22,6 +22,11 @@ SAME = Transform(lambda w, shape: w, lambda x: x)
 FLAT = Transform(lambda w, shape: w.reshape(shape), lambda x: x.reshape(-1))
 
 
+def fold(axes: int = 1) -> Transform:
+    """TensorFlow's kernel [in, out] <-> kernel [*in, *out] whose first `axes` axes are the input's."""
+    return Transform(lambda w, shape: w.reshape(shape), lambda x: x.reshape(int(np.prod(x.shape[:axes])), -1))
+
+
 def flip(axes: int = 1) -> Transform:
     """torch's Linear.weight [out, in] <-> kernel [*in, *out] whose first `axes` axes are the input's."""
     return Transform(lambda w, shape: w.T.reshape(shape),
@@ -30,22 +35,38 @@ def flip(axes: int = 1) -> Transform:
 
 @dataclass(frozen=True)
 class Row:
-    """hf: the tensor's name, or one name a layer; aliases: other names of the same (tied) tensor."""
+    """hf: the tensor's name, or one name a layer; aliases: other names of the same (tied) tensor.
+
+    shared: every one of the tensors holds the whole leaf, and is written; they must be equal.
+    optional: the file need not have it; the leaf is then freshly initialised.
+    """
 
     hf: str | tuple[str, ...]
     path: str
     transform: Transform = SAME
     aliases: tuple[str, ...] = ()
+    shared: bool = False
+    optional: bool = False
 
     @property
     def tensors(self) -> tuple[str, ...]:
         return (self.hf,) if isinstance(self.hf, str) else self.hf
+
+    @property
+    def whole(self) -> bool:
+        """Whether each tensor is the whole leaf, not one slice of its leading axis."""
+        return self.shared or isinstance(self.hf, str)
 
 
 def linear(hf: str, path: str, axes: int = 1, bias: bool = True) -> list[Row]:
     """torch Linear <-> our Dense; `axes` is the number of input axes of our kernel."""
     return [Row(f"{hf}.weight", f"{path}/kernel", flip(axes)),
             *([Row(f"{hf}.bias", f"{path}/bias", FLAT)] if bias else [])]
+
+
+def matrix(tf: str, path: str, axes: int = 1) -> list[Row]:
+    """A dense layer's variables in TensorFlow <-> our Dense; `axes` as in `linear`."""
+    return [Row(f"{tf}/kernel", f"{path}/kernel", fold(axes)), Row(f"{tf}/bias", f"{path}/bias", FLAT)]
 
 
 def norm(hf: str, path: str, bias: bool = True) -> list[Row]:
@@ -58,11 +79,13 @@ def table(hf: str, path: str) -> list[Row]:
     return [Row(f"{hf}.weight", f"{path}/embedding")]
 
 
-def under(hf: str, path: str, rows: Iterable[Row], layers: Iterable[int] | None = None) -> list[Row]:
+def under(hf: str, path: str, rows: Iterable[Row], layers: Iterable[int] | None = None,
+          joint: str = ".") -> list[Row]:
     """The rows with both names prefixed ("" adds nothing); with `layers`, `hf` is formatted with each
-    layer's number and the layers' tensors are stacked along a leading axis of our leaf."""
+    layer's number and the layers' tensors are stacked along a leading axis of our leaf. `joint` stands
+    behind the prefix: "/" in TensorFlow's names."""
     def place(row: Row) -> Row:
-        join = lambda name, prefix: f"{prefix}.{name}" if prefix else name
+        join = lambda name, prefix: f"{prefix}{joint}{name}" if prefix else name
         if layers is None:
             names = tuple(join(name, hf) for name in row.tensors)
             names = names[0] if isinstance(row.hf, str) else names
@@ -97,7 +120,7 @@ def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
 
 def hf_shape(row: Row, shape: tuple[int, ...]) -> tuple[int, ...]:
     """Shape of each HF tensor of a row whose leaf of ours has `shape`."""
-    own = shape if isinstance(row.hf, str) else shape[1:]
+    own = shape if row.whole else shape[1:]
     return row.transform.write(np.zeros(own, np.int8)).shape
 
 
@@ -118,7 +141,8 @@ def read(rows: Iterable[Row], tensors: Mapping[str, np.ndarray], shapes: Mapping
             present = [n for n in (name, *row.aliases) if n in tensors]
             used.update(present)
             if not present:
-                faults.append(f"{name} is missing")
+                if not row.optional:
+                    faults.append(f"{name} is missing")
                 continue
             array, expected = np.asarray(tensors[present[0]]), hf_shape(row, shapes[row.path])
             if array.shape != expected:
@@ -127,10 +151,12 @@ def read(rows: Iterable[Row], tensors: Mapping[str, np.ndarray], shapes: Mapping
             if not all(np.array_equal(array, tensors[other]) for other in present[1:]):
                 faults.append(f"{' and '.join(present)} should be one tied tensor but hold different values")
                 continue
-            own = shapes[row.path] if isinstance(row.hf, str) else shapes[row.path][1:]
+            own = shapes[row.path] if row.whole else shapes[row.path][1:]
             arrays.append(row.transform.read(array, own).astype(dtype))
+        if row.shared and not all(np.array_equal(arrays[0], array) for array in arrays[1:]):
+            faults.append(f"{row.tensors[0]} and its copies to {row.tensors[-1]} should be one tensor but differ")
         if len(arrays) == len(row.tensors):
-            leaves[row.path] = arrays[0] if isinstance(row.hf, str) else np.stack(arrays)
+            leaves[row.path] = arrays[0] if row.whole else np.stack(arrays)
     return leaves, used, faults
 
 
@@ -144,6 +170,6 @@ def write(rows: Iterable[Row], leaves: Mapping[str, np.ndarray]) -> dict[str, np
         raise KeyError(f"name table and parameters differ at: {', '.join(sorted(faults))}")
     for row in rows:
         leaf = np.asarray(leaves[row.path])
-        for name, array in zip(row.tensors, [leaf] if isinstance(row.hf, str) else leaf, strict=True):
+        for name, array in zip(row.tensors, [leaf] * len(row.tensors) if row.whole else leaf, strict=True):
             tensors[name] = np.ascontiguousarray(row.transform.write(array))
     return tensors
