@@ -1,0 +1,259 @@
+"""The command line: `bertvariants COMMAND`, one thin function a command, flags typed by tyro."""
+
+import contextlib
+import dataclasses
+import importlib.util
+import inspect
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+USAGE = """bertvariants COMMAND [flags]      (the same as python -m bertvariants_jax COMMAND)
+
+{commands}
+
+bertvariants COMMAND --help tells a command's flags, with an example. --traceback shows where an error came from.
+"""
+
+
+class Failure(Exception):
+    """A command that ran and found against what it was asked to check."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a command; exit status 0, 1 for a failure (one clear line), 2 for bad usage."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    traceback = "--traceback" in arguments
+    arguments = [a for a in arguments if a != "--traceback"]
+    if not arguments or arguments[0] in ("-h", "--help"):
+        width = max(map(len, COMMANDS))
+        print(USAGE.format(commands="\n".join(
+            f"  {name:{width}}  {inspect.getdoc(command).splitlines()[0]}" for name, command in COMMANDS.items())))
+        return 0 if arguments else 2
+    name, *rest = arguments
+    if name not in COMMANDS:
+        import difflib
+
+        near = difflib.get_close_matches(name, COMMANDS, 1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        print(f"bertvariants: no command {name!r}{hint} (commands: {', '.join(COMMANDS)})", file=sys.stderr)
+        return 2
+    try:
+        if name == "train":
+            train(rest)
+        else:
+            tyro.cli(COMMANDS[name], prog=f"bertvariants {name}", description=inspect.getdoc(COMMANDS[name]), args=rest)
+    except (ValueError, OSError, Failure, ImportError) as error:
+        if traceback:
+            raise
+        print(f"bertvariants {name}: {' '.join(str(error).split())}", file=sys.stderr)
+        return 1
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    return 0
+
+
+def prepare_jax() -> None:
+    """Compiled programs are kept between commands, so that the second start is fast."""
+    import jax
+
+    from bertvariants_jax.recipe import cache_folder
+
+    if not jax.config.jax_compilation_cache_dir:
+        jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "programs"))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+def variants(name: Annotated[str, tyro.conf.Positional] = "") -> None:
+    """The family: sizes and exact parameters; one name: its parameter tree.
+
+    Example: bertvariants variants bert-tiny
+    """
+    import jax
+    from rich.console import Console
+    from rich.table import Table
+
+    from bertvariants_jax import names
+    from bertvariants_jax.models import VARIANTS, find_size
+    from bertvariants_jax.models.variant import count
+    from bertvariants_jax.training.flops import count_flops
+    from bertvariants_jax.training.sharding import parameter_cut
+
+    console = Console(width=None if sys.stdout.isatty() else 140)
+    if not name:
+        table = Table("variant", "size", "layers", "hidden", "parameters", "GFLOP / 128 tokens", box=None)
+        for variant in VARIANTS.values():
+            for size, config in variant.sizes.items():
+                network = variant.network(config)
+                ids = {"input_ids": jax.ShapeDtypeStruct((1, 128), "int32")}
+                flops = count_flops(lambda p, b, network=network: network.encode(p, b).last_hidden_state,
+                                    network.shapes(), ids)
+                table.add_row(variant.name, size, str(config.num_hidden_layers), str(config.hidden_size),
+                              f"{count(network.shapes()):,}", f"{flops / 1e9:.1f}")
+        console.print(table)
+        console.print("\nParameters and forward FLOPs (a multiply-add is 2) of the encoder, without pooler and heads.")
+        return
+    variant, config = find_size(name)
+    network = variant.network(config, tuple(variant.heads))
+    table = Table("parameter", "shape", "count", "cut by (mesh axes)", box=None)
+    for path, leaf in names.flatten(network.shapes()).items():
+        table.add_row(path, str(leaf.shape), f"{count(leaf):,}", parameter_cut(path))
+    console.print(table)
+    console.print(f"\n{variant.name}: {variant.summary}. Heads: {', '.join(variant.heads)}.")
+    for head in ((), *((h,) for h in variant.heads)):
+        shapes = variant.network(config, head).shapes()
+        console.print(f"  {head[0] if head else 'encoder alone':14} {count(shapes):>13,} parameters")
+
+
+def train(arguments: list[str]) -> None:
+    """Pre-train or fine-tune as a recipe file says; goes on where the run in --out stopped.
+
+    Example: bertvariants train experiments/finetune_sst2.py --start FOLDER --steps 1000 --optim.rate 3e-5 --out runs/sst2
+    """
+    if not arguments or arguments[0].startswith("-"):
+        print(f"bertvariants train RECIPE.py --out RUN [flags]\n\n{inspect.getdoc(train)}\n\n"
+              "bertvariants train RECIPE.py --help tells a recipe's flags.")
+        raise SystemExit(0 if arguments and arguments[0] in ("-h", "--help") else 2)
+    from bertvariants_jax.recipe import Recipe, Settings, run
+
+    path = Path(arguments[0])
+    module = load_recipe(path)
+    prog, flags = f"bertvariants train {path}", arguments[1:]
+    options = [(p.name, p.annotation, dataclasses.field(default=p.default))
+               for p in inspect.signature(module.recipe).parameters.values()]
+    knobs, _ = tyro.cli(dataclasses.make_dataclass("Knobs", options), args=[f for f in flags if f not in ("-h", "--help")],
+                        return_unknown_args=True, add_help=False, prog=prog)
+    knobs = {name: getattr(knobs, name) for name, *_ in options}
+    recipe = module.recipe(**knobs)
+    if not isinstance(recipe, Recipe):
+        raise ValueError(f"{path}: recipe() returned {type(recipe).__name__}, expected a Recipe")
+    # Each field's type is narrowed to what the recipe holds there, so that the flags are those of its own task.
+    fields = [(f.name, Annotated[Settings, tyro.conf.OmitArgPrefixes] if f.name == "settings" else type(held),
+               dataclasses.field(default=held))
+              for f in dataclasses.fields(Recipe) for held in (getattr(recipe, f.name),)]
+    command = dataclasses.make_dataclass("Train", [
+        ("out", Path), *((name, kind, dataclasses.field(default=knobs[name])) for name, kind, _ in options),
+        ("distributed", bool, dataclasses.field(default=False)), *fields])
+    chosen = tyro.cli(command, args=flags, prog=prog, description=inspect.getdoc(module))
+    import jax
+
+    if chosen.distributed:
+        jax.distributed.initialize()
+    prepare_jax()
+    outcome = run(Recipe(**{f.name: getattr(chosen, f.name) for f in dataclasses.fields(Recipe)}), chosen.out)
+    shown = {k: v for k, v in outcome.metrics.items() if k.startswith(("eval/", "best/")) or k in ("loss", "tokens/s")}
+    print(json.dumps({"step": outcome.step, "stopped_by": outcome.stopped_by, "out": str(chosen.out), **shown}))
+
+
+def load_recipe(path: Path) -> Any:
+    """A recipe file as a module. Raises FileNotFoundError, or ValueError where it has no recipe()."""
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no recipe {path}")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None:
+        raise ValueError(f"{path} is no Python file")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if not callable(getattr(module, "recipe", None)):
+        raise ValueError(f"{path} has no function recipe()")
+    return module
+
+
+def evaluate(folder: Annotated[str, tyro.conf.Positional], task: str, data: str = "", split: str = "validation",
+             batch_size: int = 32, max_length: int = 128) -> None:
+    """Metrics of a model folder on a task, as a table and a line of JSON.
+
+    Example: bertvariants evaluate runs/sst2/model --task sst2 --data glue/SST-2
+
+    Args:
+        folder: model folder or hub id.
+        task: name of a task (sst2), or the folder of a training run, whose own task is taken.
+        data: folder of the task's files; TFDS without it.
+    """
+    prepare_jax()
+    from rich.console import Console
+    from rich.table import Table
+
+    from bertvariants_jax.recipe import evaluate as measure
+    from bertvariants_jax.recipe import glue, task_of_run
+
+    chosen = task_of_run(task) if (Path(task) / "config.json").is_file() else glue(task, data, max_length=max_length)
+    metrics = measure(folder, chosen, split, batch_size)
+    table = Table("metric", "value", box=None)
+    for name, value in metrics.items():
+        table.add_row(name, f"{value:.4f}")
+    Console().print(table)
+    print(json.dumps(metrics))
+
+
+def predict(folder: Annotated[str, tyro.conf.Positional], texts: Annotated[tuple[str, ...], tyro.conf.Positional] = (),
+            task: str = "", input: Path | None = None, output: Path | None = None, batch_size: int = 32) -> None:
+    """A pipeline over texts, or over the lines of a file; one JSON line each.
+
+    Example: bertvariants predict runs/sst2/model "a charming journey" "bleak and desperate"
+
+    Args:
+        folder: model folder or hub id.
+        task: pipeline (fill-mask, text-classification, embed); without it, by the model's heads.
+        input: file of one text a line. output: where to write; standard output without it.
+    """
+    if bool(texts) == (input is not None):
+        raise ValueError("give texts, or --input FILE, and not both")
+    prepare_jax()
+    from bertvariants_jax.hf.checkpoint import load
+    from bertvariants_jax.pipelines import pipeline, task_of
+
+    checkpoint = load(folder)
+    run = pipeline(task or task_of(checkpoint), checkpoint, batch_size=batch_size)
+    with contextlib.ExitStack() as files:
+        lines = texts
+        if input is not None:
+            lines = (line.rstrip("\n") for line in files.enter_context(open(input, encoding="utf-8")))
+        sink = sys.stdout if output is None else files.enter_context(open(output, "w", encoding="utf-8"))
+        for result in run(line for line in lines):
+            sink.write(json.dumps(result, ensure_ascii=False, default=lambda x: x.tolist()) + "\n")
+
+
+def convert(source: Annotated[str, tyro.conf.Positional], dest: Annotated[Path, tyro.conf.Positional],
+            revision: str = "", check: bool = False) -> None:
+    """Load a folder or hub id of any kind that we read and save it as today's HF folder; says what was used.
+
+    Example: bertvariants convert google-bert/bert-base-uncased bert/ --check
+
+    Args:
+        check: compare the hidden states with `transformers`, which must be installed.
+    """
+    prepare_jax()
+    from bertvariants_jax.hf.checkpoint import load, save
+
+    checkpoint = load(source, revision=revision or None)
+    print(checkpoint.report)
+    save(checkpoint, dest)
+    print(f"saved {dest}")
+    if check:
+        from bertvariants_jax.hf.peer import difference
+
+        worst = difference(checkpoint, dest)
+        print(f"largest difference to transformers: {worst:.1e}")
+        if worst > 1e-4:
+            raise Failure(f"{dest} differs from transformers by {worst:.1e}")
+
+
+def report(runs: Annotated[tuple[Path, ...], tyro.conf.Positional], out: Path = Path("report.html")) -> None:
+    """Curves and tables of one or several runs as one HTML file that opens offline.
+
+    Example: bertvariants report runs/a runs/b --out report.html
+    """
+    from bertvariants_jax.training.report import write_report
+
+    if not runs:
+        raise ValueError("name one run or several")
+    print(write_report(runs, out))
+
+
+COMMANDS = {"variants": variants, "train": train, "evaluate": evaluate, "predict": predict, "convert": convert,
+            "report": report}
+

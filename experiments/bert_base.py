@@ -1,0 +1,28 @@
+"""BERT-base as the paper pre-trains it (arXiv:1810.04805, section A.2): masked LM and next-sentence prediction.
+
+    bertvariants train experiments/bert_base.py --out runs/bert_base \\
+        --task.data 'text:books/*.txt' 'text:wiki/*.txt' --model.tokenizer vocab/
+
+1M steps of 256 sequences, BERT's Adam at 1e-4 with 10,000 steps of warm-up. This is the first phase, 900,000 steps
+at length 128; the second goes on at length 512 from its model folder:
+
+    bertvariants train experiments/bert_base.py --phase 2 --out runs/bert_base_512 --model.start runs/bert_base/model ...
+
+Cost by count: 17.9 TFLOP a step at length 128, so 16 ZFLOP for the first phase; 4 days on 16 TPU v2 chips in the paper.
+Not run at full length here.
+"""
+
+from bertvariants_jax.recipe import Compute, Optim, Pretrain, Recipe, Settings, model
+
+
+def recipe(phase: int = 1, tokenizer: str = "") -> Recipe:
+    """phase: 1 is 90% of the steps at length 128, 2 the rest at 512. tokenizer: folder of a vocabulary."""
+    length, steps = {1: (128, 900_000), 2: (512, 100_000)}[phase]
+    return Recipe(
+        task=Pretrain(max_length=length, max_predictions=20 if phase == 1 else 77, masks="static", dupe_factor=10),
+        model=model("bert-base-uncased", tokenizer),
+        optim=Optim("bert_adam", rate=1e-4, schedule="bert", warmup=10_000, weight_decay=0.01, clip=1.0),
+        settings=Settings(steps=steps, batch_size=256, log_every=100, eval_every=20_000, save_every=2_000, keep_last=3),
+        compute=Compute(dtype="bfloat16"),
+        workers=4,
+    )

@@ -1,0 +1,20 @@
+"""BERT-tiny (2 layers, 128 hidden) pre-trained with masked LM and next-sentence prediction on English text.
+
+    bertvariants train experiments/bert_tiny_wikitext.py --out runs/bert_tiny \\
+        --task.data 'text:wiki/*.txt.gz' --task.evaluation text:wikitext-2/valid.txt
+
+Minutes on a CPU; without --task.data it reads the documentation of the installed Python.
+"""
+
+from bertvariants_jax.recipe import Compute, Optim, Pretrain, Recipe, Settings, model
+
+
+def recipe(tokenizer: str = "") -> Recipe:
+    """tokenizer: folder of a vocabulary; "" trains one of 8,192 pieces on the text."""
+    return Recipe(
+        task=Pretrain(max_length=128, max_predictions=20, dupe_factor=2),
+        model=model("bert-tiny", tokenizer, **({} if tokenizer else {"vocab_size": 8192})),
+        optim=Optim("adamw", rate=1e-3, schedule="shifted", warmup=0.05),
+        settings=Settings(steps=6000, batch_size=64, log_every=50, eval_every=2000, save_every=1000),
+        compute=Compute(unroll=0),
+    )

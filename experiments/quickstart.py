@@ -1,0 +1,35 @@
+"""Minutes on a laptop: pre-train a small BERT on the documentation that every Python has, then fine-tune it.
+
+    bertvariants train experiments/quickstart.py --out runs/quickstart/pretrain
+    bertvariants train experiments/quickstart.py --stage finetune --start runs/quickstart/pretrain/model \\
+        --out runs/quickstart/finetune
+
+The second task is made of the same text: which package does this documentation come from?
+"""
+
+from bertvariants_jax.recipe import Classify, Compute, Model, Optim, Pretrain, Recipe, Settings, model
+
+PACKAGES = ("stdlib", "jax", "numpy", "scipy", "sklearn", "matplotlib", "optax", "flax")
+
+
+def recipe(stage: str = "pretrain", start: str = "") -> Recipe:
+    """stage: pretrain or finetune. start: the folder that finetune starts from ("" is fresh weights)."""
+    small = model("bert-tiny", vocab_size=8192)
+    if stage == "pretrain":
+        return Recipe(
+            task=Pretrain(data=("docs:" + ",".join(PACKAGES),), max_length=64, max_predictions=10, dupe_factor=2),
+            model=small,
+            optim=Optim("adamw", rate=2e-3, schedule="shifted", warmup=0.05),
+            settings=Settings(steps=1500, batch_size=64, log_every=50, eval_every=0, save_every=500),
+            compute=Compute(unroll=0),
+        )
+    if stage == "finetune":
+        return Recipe(
+            task=Classify(data="docs:" + ",".join(PACKAGES), text="text", label="package", classes=PACKAGES,
+                          max_length=64),
+            model=Model(start=start) if start else small,
+            optim=Optim("adamw", rate=5e-4, schedule="shifted", warmup=0.1),
+            settings=Settings(steps=600, batch_size=32, log_every=50, eval_every=200, save_every=200),
+            compute=Compute(unroll=0),
+        )
+    raise ValueError(f"stage must be pretrain or finetune, got {stage!r}")
