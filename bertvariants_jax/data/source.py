@@ -304,9 +304,9 @@ def _files(pattern: str) -> tuple[str, ...]:
                 f"{protocol}://{f.removeprefix(protocol + '://')}"
                 for f in fsspec.filesystem(protocol).glob(pattern)
             ]
-        except ImportError as e:
+        except Exception as e:  # each file system has errors of its own
             raise ValueError(
-                f"{pattern}: cannot read {protocol}:// on this machine ({e})"
+                f"{pattern}: cannot read {protocol}:// on this machine ({_first_line(e)})"
             ) from None
     else:
         pattern = os.path.expanduser(pattern)

@@ -261,6 +261,23 @@ def test_records_of_text(tmp_path):
     assert list(rows) == [{"text": "one"}, {"text": "two"}]
 
 
+def test_files_elsewhere():
+    fsspec = pytest.importorskip("fsspec", reason="needs fsspec")
+    memory = fsspec.filesystem("memory")
+    for name, content in (
+        ("a.txt.gz", gzip.compress(b"one a\ntwo b\n\nthree\n")),
+        ("b.txt", b"four"),
+    ):
+        with memory.open(f"/texts/{name}", "wb") as file:
+            file.write(content)
+    assert documents("text:memory://texts/*") == [["one a", "two b"], ["three"], ["four"]]
+    assert open_source("text:memory://texts/*").fingerprint
+    with pytest.raises(FileNotFoundError, match="no file matches memory://none"):
+        open_source("text:memory://none/*")
+    with pytest.raises(ValueError, match="nosuch://a/b: cannot read nosuch:// on this machine"):
+        open_source("text:nosuch://a/b")
+
+
 def test_fingerprint_follows_the_file(tmp_path):
     path = write(tmp_path / "a.txt", "one\ntwo")
     before = open_source(f"text:{path}").fingerprint
