@@ -1,6 +1,7 @@
-"""What the papers' tokenizers differ in besides the vocabulary: special pieces, layout of a pair, padding.
+"""What the papers' tokenizers differ in besides the vocabulary: special pieces, layout, padding.
 
-Ids never stand here: they are read from the vocabulary (SciBERT, ERNIE and DeBERTa each number theirs differently).
+Ids never stand here: they are read from the vocabulary (SciBERT, ERNIE and DeBERTa each number
+theirs differently).
 """
 
 from dataclasses import dataclass
@@ -18,10 +19,11 @@ REQUIRED = ("pad", "unk", "cls", "sep")
 class Family:
     """One way of putting special tokens around text.
 
-    `tokens` maps a role of `NAMES` to its piece; `layout` is the single and the pair template (piece or slot, then
-    token type); `mask_eats_space` says that the mask takes the blank on its left with it, as the published byte-BPE
-    vocabularies have it ("the <mask> of" must not leave a lone blank token); `extra` are further special pieces;
-    `class_name` is the class that `transformers` knows this tokenizer by.
+    `tokens` maps a role of `NAMES` to its piece; `layout` is the single and the pair template
+    (piece or slot, then token type); `mask_eats_space` says that the mask takes the blank on its
+    left with it, as the published vocabularies have it ("the <mask> of" must not leave a lone
+    blank); `extra` are further special pieces; `class_name` is the class that `transformers` knows
+    this tokenizer by.
     """
 
     name: str
@@ -96,7 +98,8 @@ FAMILIES = {
     )
 }
 
-# `model_type` of config.json -> does the model take token types. DistilBERT reads BERT's vocabulary, without types.
+# `model_type` of config.json -> does the model take token types. DistilBERT reads BERT's
+# vocabulary, without them.
 MODEL_TYPE_IDS = {
     "bert": True,
     "electra": True,

@@ -1,6 +1,6 @@
-"""The one tokenizer face of the house over the `tokenizers` library: ids, pairs, offsets, word starts, files.
+"""The one tokenizer face of the house, over the `tokenizers` library: ids, pairs, offsets, files.
 
-What the families differ in stands in `families.py`, how their files are read in `vocabulary.py`.
+What the families differ in stands in `families.py`, how their files are read in `files.py`.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bertvariants_jax.text import vocabulary as vocabularies
+from bertvariants_jax.text.bpe import BYTE_SPACE
 from bertvariants_jax.text.families import MODEL_TYPE_IDS, NAMES
-from bertvariants_jax.text.vocabulary import BYTE_SPACE, SENTENCEPIECE_FILES, UNDERLINE, Vocabulary
+from bertvariants_jax.text.files import FILES, read, read_options
+from bertvariants_jax.text.unigram import UNDERLINE
+from bertvariants_jax.text.vocabulary import Vocabulary
 
-FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "merges.txt", *SENTENCEPIECE_FILES)
-SIDECARS = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
+GENERIC = "PreTrainedTokenizerFast"  # the class that takes tokenizer.json as it stands
 NO_LIMIT = 10**9  # transformers writes 1e30 where it knows no limit
 
 Slot = tuple[int | None, int]  # (special id, or None for the next text; token type)
@@ -31,9 +32,10 @@ Slot = tuple[int | None, int]  # (special id, or None for the next text; token t
 class Encoding:
     """One text or pair with its special tokens; five lists of equal length.
 
-    `offsets` are (start, end) characters of the original text that the token belongs to (the first or the second one,
-    as `sequence_ids` says), blanks around it left out; (0, 0) for special tokens. `sequence_ids` and `word_ids` are
-    None there. Words are what the family's splitter makes, numbered from 0 in each text.
+    `offsets` are (start, end) characters of the original text that the token belongs to (the
+    first or the second one, as `sequence_ids` says), blanks around it left out; (0, 0) for
+    special tokens, whose `sequence_ids` and `word_ids` are None. Words are what the family's
+    splitter makes, numbered from 0 in each text.
     """
 
     ids: list[int]
@@ -60,10 +62,11 @@ class Row(NamedTuple):
 class Tokenizer:
     """Text to ids for every vocabulary of the family; made by `Tokenizer.load` or `train`.
 
-    `family` is a name of `families.FAMILIES`; `kind` is "wordpiece", "bpe" or "unigram". Special tokens are
-    `pad_token`, `unk_token`, `cls_token`, `sep_token`, `mask_token`, `bos_token`, `eos_token` (the piece, or None)
-    and the same with `_id`. `type_ids` says whether token types are given, `model_max_length` is the model's limit or
-    None. Safe to share between threads, and picklable.
+    `family` is a name of `families.FAMILIES`; `kind` is "wordpiece", "bpe" or "unigram". Special
+    tokens are `pad_token`, `unk_token`, `cls_token`, `sep_token`, `mask_token`, `bos_token` and
+    `eos_token` (the piece, or None), and the same with `_id`. `type_ids` says whether token types
+    are given (it may be set), `model_max_length` is the model's limit, or None. A tokenizer can
+    be pickled, and shared between threads.
     """
 
     def __init__(self, vocabulary: Vocabulary, files: dict[str, bytes], options: dict):
@@ -97,36 +100,45 @@ class Tokenizer:
             return False
         return self._vocabulary.family.type_ids
 
-    # -------------------------------------------------------------------------------------------- files
-
     @classmethod
     def load(
         cls, folder: str | Path, family: str | None = None, *, original: bool = False
     ) -> Tokenizer:
         """The tokenizer in a checkpoint's folder.
 
-        Read are tokenizer.json, vocab.txt (one piece a line, or ERNIE's piece<TAB>id), vocab.json with merges.txt,
-        spiece.model, spm.model or sentencepiece.bpe.model, the first found in this order, and tokenizer_config.json,
-        special_tokens_map.json, added_tokens.json and config.json beside it. The family is told by `family`, else by
-        the special pieces in the vocabulary, tokenizer_config's class and config's model_type.
+        Read is the first found of tokenizer.json, spiece.model, spm.model, sentencepiece.bpe.model,
+        vocab.txt (one piece a line, or ERNIE's piece<TAB>id) and vocab.json with merges.txt; and
+        tokenizer_config.json, special_tokens_map.json, added_tokens.json and config.json beside it.
+        The family is told by `family`, else by the special pieces in the vocabulary, the tokenizer
+        class and the model type.
 
-        Default ids are those that `transformers` gives for the published checkpoints. With `original` they are those
-        of the papers' own code where it differs: ALBERT and XLNet cut a piece such as "9," again into "9" and ","
-        (published files make it too dear to be used, which comes to the same in all but a few words of XLNet);
-        ALBERT leaves `` and '' alone; DeBERTa v2/v3 maps compatibility characters (NFKC) and falls back to bytes.
+        Default ids are those that `transformers` gives for the published checkpoints. For ALBERT
+        and XLNet these come with a tokenizer.json; where there is only spiece.model, the same is
+        made of it (`transformers` 5 by itself makes something else of it, and cuts hyphenated
+        words and abbreviations anew). With `original` the ids are those of the papers' own code
+        where it differs: ALBERT and XLNet cut a piece such as "9," again into "9" and "," (the
+        published files make it too dear to be used, which comes to the same but for a few numbers
+        in XLNet); ALBERT leaves `` and '' alone; DeBERTa v2/v3 maps compatibility characters
+        (NFKC) and falls back to bytes, where `transformers` 5 says [UNK]; WordPiece cuts words of
+        up to 200 characters, not 100.
 
-        Raises `FileNotFoundError` without folder or vocabulary, `ValueError` where a file is not what it should be.
+        Raises `FileNotFoundError` without folder or vocabulary, `ValueError` where a file is not
+        what it should be.
         """
         folder = Path(folder)
         if not folder.is_dir():
             raise FileNotFoundError(f"no such folder: {folder}")
         names = {*FILES, *(path.name for path in folder.glob("*.model"))}
         files = {name: (folder / name).read_bytes() for name in names if (folder / name).is_file()}
-        options = _options(folder)
+        options = read_options(folder)
         try:
             return cls.from_files(files, options, family=family, original=original)
-        except (ValueError, FileNotFoundError) as error:
-            raise type(error)(f"{folder}: {error}") from error
+        except FileNotFoundError as error:
+            raise FileNotFoundError(f"{folder}: {error}") from error
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{folder}: a vocabulary file is not UTF-8: {error}") from error
+        except ValueError as error:
+            raise ValueError(f"{folder}: {error}") from error
 
     @classmethod
     def from_files(
@@ -137,10 +149,10 @@ class Tokenizer:
         family: str | None = None,
         original: bool = False,
     ) -> Tokenizer:
-        """As `load`, from file contents (name -> bytes) and the merged settings of tokenizer_config.json."""
+        """As `load`, from file contents (name -> bytes) and tokenizer_config.json's settings."""
         options = dict(options or {})
         original = original or bool(options.get("original"))
-        vocabulary = vocabularies.read(files, options, family, original)
+        vocabulary = read(files, options, family, original)
         if original:
             options["original"] = True
             files = {name: data for name, data in files.items() if name != "tokenizer.json"}
@@ -149,17 +161,17 @@ class Tokenizer:
     def save(self, folder: str | Path) -> None:
         """Write files that `Tokenizer.load` and `transformers.AutoTokenizer` open to the same ids.
 
-        The vocabulary files it was loaded from are written byte for byte, except that ERNIE's piece<TAB>id becomes one
-        piece a line; tokenizer.json and tokenizer_config.json are added. Of `original` tokenizers the digit-comma
-        rule is this library's alone: `transformers` opens the same vocabulary without it.
+        The vocabulary files it was loaded from are written byte for byte, except that ERNIE's
+        piece<TAB>id becomes one piece a line; tokenizer.json and tokenizer_config.json are added.
+        Of `original` tokenizers `transformers` does not know the digit-comma rule.
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         files = dict(self._files)
         rows = self._vocabulary.rows
-        if rows and "vocab.txt" in files and b"\t" in files["vocab.txt"].split(b"\n", 1)[0]:
-            if None not in rows:
-                files["vocab.txt"] = "".join(f"{piece}\n" for piece in rows).encode("utf-8")
+        tab = b"\t" in files.get("vocab.txt", b"").split(b"\n", 1)[0]
+        if tab and rows and None not in rows:
+            files["vocab.txt"] = "".join(f"{piece}\n" for piece in rows).encode("utf-8")
         files.setdefault("tokenizer.json", self._backend.to_str(pretty=False).encode("utf-8"))
         config = json.dumps(self._config(), indent=2, ensure_ascii=False) + "\n"
         files["tokenizer_config.json"] = config.encode("utf-8")
@@ -167,17 +179,19 @@ class Tokenizer:
             (folder / name).write_bytes(data)
 
     def _config(self) -> dict:
-        """tokenizer_config.json: the loaded one, with what both readers need to come to the same ids."""
+        """tokenizer_config.json: the loaded one, with what both readers need for the same ids."""
         family = self._vocabulary.family
         config = {
             key: value
             for key, value in self._options.items()
             if key not in ("model_type", "added_tokens", "special_pieces")
         }
-        # The classes that transformers 5 rebuilds from the vocabulary alone would give other ids for these.
-        generic = family.name in ("albert", "xlnet", "deberta") or bool(config.get("original"))
-        if generic or not config.get("tokenizer_class"):
-            config["tokenizer_class"] = "PreTrainedTokenizerFast" if generic else family.class_name
+        steps = self._rebuilt_from()
+        config.update(steps or {})
+        if steps is None:
+            config["tokenizer_class"] = GENERIC
+        elif config.get("tokenizer_class") in (None, GENERIC):
+            config["tokenizer_class"] = family.class_name
         config["type_ids"] = self.type_ids
         config["padding_side"] = self.padding_side
         config["pad_token_type_id"] = self.pad_token_type_id
@@ -200,11 +214,29 @@ class Tokenizer:
                     "single_word": token.single_word,
                     "special": True,
                 }
-        if self.kind == "wordpiece" and "tokenizer.json" not in self._files:
-            config.setdefault("do_lower_case", True)
         return config
 
-    # -------------------------------------------------------------------------------------------- encoding
+    def _rebuilt_from(self) -> dict | None:
+        """The settings from which transformers 5 rebuilds this pipeline in the family's own class,
+        which takes from tokenizer.json the vocabulary alone; None where that gives other ids."""
+        if self._options.get("original"):
+            return None
+        if self.kind == "wordpiece":
+            steps = self._backend.normalizer
+            if type(steps).__name__ != "BertNormalizer" or self.family != "bert":
+                return None
+            return {
+                "do_lower_case": steps.lowercase,
+                "strip_accents": steps.strip_accents,
+                "tokenize_chinese_chars": steps.handle_chinese_chars,
+            }
+        if self.family == "roberta":
+            steps = self._backend.pre_tokenizer
+            if type(steps).__name__ != "ByteLevel" or self._backend.normalizer is not None:
+                return None
+            return {"add_prefix_space": steps.add_prefix_space}
+        bare = "tokenizer.json" not in self._files
+        return {} if bare and self.family in ("deberta-v2", "xlm-roberta") else None
 
     def __call__(
         self,
@@ -213,13 +245,14 @@ class Tokenizer:
         max_length: int | None = None,
         padding: bool | str | int = True,
     ) -> dict[str, np.ndarray]:
-        """Texts (or text pairs) to padded arrays: input_ids, attention_mask and, if `type_ids`, token_type_ids, all
-        int32 [B, L].
+        """Texts or text pairs to padded arrays: input_ids, attention_mask and, if `type_ids`,
+        token_type_ids, all int32 [B, L].
 
-        `max_length` (special tokens counted) cuts tokens from the end of the longer text first, as `transformers`'
-        longest_first; without it nothing is cut. `padding` is True or "longest" (L is the longest row),
-        "max_length" (L is max_length, else `model_max_length`) or an int L. Raises `ValueError` where a row is longer
-        than the L asked for, `TypeError` where a text is not a string.
+        `max_length` (special tokens counted) cuts tokens from the end of the longer text first,
+        as `transformers`' longest_first; without it nothing is cut. `padding` is True or
+        "longest" (L is the longest row), "max_length" (L is max_length, else `model_max_length`)
+        or an int L. Raises `ValueError` where a row is longer than the L asked for, `TypeError`
+        where a text is no string.
         """
         first, second = self._texts(texts, pairs)
         layout = self._single if second is None else self._pair
@@ -255,13 +288,18 @@ class Tokenizer:
         return batch
 
     def ids(self, texts: Sequence[str]) -> list[np.ndarray]:
-        """Ids of each text without special tokens, as int32 arrays; the fast road for corpora (all cores)."""
+        """Ids of each text without special tokens, int32; the fast road for corpora (all cores)."""
         if isinstance(texts, str):
             raise TypeError("ids() takes a list of texts, not one string")
         return [np.array(row, np.int32) for row in self._encode_ids(_checked(texts, "texts"))]
 
     def encode(
-        self, text: str, pair: str | None = None, max_length: int | None = None, *, specials: bool = True
+        self,
+        text: str,
+        pair: str | None = None,
+        max_length: int | None = None,
+        *,
+        specials: bool = True,
     ) -> Encoding:
         """One text or pair with offsets into the original text, truncated as in `__call__`.
 
@@ -299,7 +337,7 @@ class Tokenizer:
     def build(
         self, a_ids: Sequence[int], b_ids: Sequence[int] | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Put the special tokens around ids: (ids, type ids), int32 of equal length, not truncated or padded."""
+        """Put the special tokens around ids: (ids, type ids), int32, neither cut nor padded."""
         sides = iter((a_ids,) if b_ids is None else (a_ids, b_ids))
         layout = self._single if b_ids is None else self._pair
         parts = [
@@ -310,7 +348,7 @@ class Tokenizer:
         return np.concatenate(parts), np.repeat(kinds, [len(part) for part in parts])
 
     def decode(self, ids: Sequence[int] | np.ndarray, skip_special_tokens: bool = True) -> str:
-        """Text of ids, as near to the original as the vocabulary allows (WordPiece forgets case and blanks)."""
+        """Text of ids, as near to the original as the vocabulary allows (WordPiece adds blanks)."""
         return self._backend.decode(
             np.asarray(ids, np.int64).tolist(), skip_special_tokens=skip_special_tokens
         )
@@ -331,7 +369,9 @@ class Tokenizer:
     def _room(self, layout: list[Slot], max_length: int) -> int:
         specials = sum(special is not None for special, _ in layout)
         if max_length < specials:
-            raise ValueError(f"max_length {max_length} leaves no room for {specials} special tokens")
+            raise ValueError(
+                f"max_length {max_length} leaves no room for {specials} special tokens"
+            )
         return max_length - specials
 
     def _width(self, lengths: np.ndarray, max_length: int | None, padding: bool | str | int) -> int:
@@ -347,11 +387,13 @@ class Tokenizer:
         elif isinstance(padding, int | np.integer) and padding is not False:
             width = int(padding)
         else:
-            raise ValueError(f'padding must be True, "longest", "max_length" or an int, not {padding!r}')
+            raise ValueError(
+                f'padding must be True, "longest", "max_length" or an int, not {padding!r}'
+            )
         if longest > width:
             raise ValueError(
-                f"row {int(lengths.argmax())} has {longest} tokens, more than the {width} to pad to: "
-                f"give max_length={width} to cut it"
+                f"row {int(lengths.argmax())} has {longest} tokens, more than the {width} to pad "
+                f"to: give max_length={width} to cut it"
             )
         return width
 
@@ -401,8 +443,6 @@ class Tokenizer:
             words += [word] * len(parts)
         return Row(ids, offsets, words)
 
-    # -------------------------------------------------------------------------------------------- vocabulary
-
     @cached_property
     def _ids(self) -> dict[str, int]:
         return self._backend.get_vocab(with_added_tokens=True)
@@ -417,7 +457,7 @@ class Tokenizer:
 
     @cached_property
     def vocab_size(self) -> int:
-        """Number of ids, added tokens included: the highest id plus one. The model's table may have more rows."""
+        """The highest id plus one, added tokens included; the model's table may have more rows."""
         return len(self._pieces)
 
     def __len__(self) -> int:
@@ -428,7 +468,7 @@ class Tokenizer:
         return self._backend.token_to_id(token)
 
     def id_to_token(self, index: int) -> str | None:
-        """Piece of an id, None for an id without one (a padded table has more rows than the vocabulary)."""
+        """Piece of an id, None for an id without one (tables are padded with unused rows)."""
         return self._pieces[index] if 0 <= index < len(self._pieces) else None
 
     @cached_property
@@ -443,8 +483,9 @@ class Tokenizer:
     def starts_word(self) -> np.ndarray:
         """Which pieces begin a word: bool [vocab_size].
 
-        WordPiece: all without "##". Byte-level BPE: those that begin with a blank; the first word of a text has none
-        and counts as a continuation. SentencePiece: those that begin with "▁". Special tokens are True.
+        WordPiece: all without "##". Byte-level BPE: those that begin with a blank; the first word
+        of a text has none, and counts as a continuation. SentencePiece: those that begin with
+        "▁". Special tokens are True.
         """
         pieces = [piece or "" for piece in self._pieces]
         if self.kind == "wordpiece":
@@ -457,35 +498,7 @@ class Tokenizer:
         return starts
 
     def __repr__(self) -> str:
-        return f"Tokenizer(family={self.family!r}, kind={self.kind!r}, vocab_size={self.vocab_size})"
-
-
-def _options(folder: Path) -> dict:
-    """tokenizer_config.json, completed by special_tokens_map.json, added_tokens.json and config.json's model_type."""
-
-    def read(name: str) -> dict:
-        path = folder / name
-        if not path.is_file():
-            return {}
-        try:
-            value = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise ValueError(f"{path}: not JSON: {error}") from error
-        if not isinstance(value, dict):
-            raise ValueError(f"{path}: expected an object, found {type(value).__name__}")
-        return value
-
-    settings, named, added = (read(name) for name in SIDECARS)
-    config = read("config.json")
-    options = {**named, **settings}
-    if added:
-        options["added_tokens"] = added
-        contents = [value.get("content") if isinstance(value, dict) else value for value in named.values()]
-        options["special_pieces"] = [piece for piece in contents if isinstance(piece, str)]
-    for key in ("model_type", "tokenizer_class"):
-        if config.get(key) and key not in settings:
-            options[key] = config[key]
-    return options
+        return f"Tokenizer({self.family!r}, kind={self.kind!r}, vocab_size={self.vocab_size})"
 
 
 def _layout(backend, pair: bool) -> list[Slot]:
@@ -518,8 +531,8 @@ def _gaps(layout: list[Slot]) -> list[list[int]]:
 
 
 def _truncate(a: list[list[int]], b: list[list[int]] | None, room: int):
-    """Cut each row to `room` tokens from the end, pairs by `transformers`' longest_first: the longer down to what the
-    shorter leaves, both to a half where even the shorter is too long."""
+    """Cut each row to `room` tokens from the end; of a pair, the longer to what the shorter leaves,
+    and both to a half where even the shorter is too long (`transformers`' longest_first)."""
     if b is None:
         return [row[:room] for row in a], None
     kept_a, kept_b = [], []
@@ -574,7 +587,9 @@ def _checked(texts, name: str) -> list[str]:
     try:
         texts = list(texts)
     except TypeError:
-        raise TypeError(f"{name} must be a string or a list of strings, not {_kind(texts)}") from None
+        raise TypeError(
+            f"{name} must be a string or a list of strings, not {_kind(texts)}"
+        ) from None
     for index, text in enumerate(texts):
         if not isinstance(text, str):
             raise TypeError(f"{name}[{index}] must be a string, not {_kind(text)}: {text!r:.60}")

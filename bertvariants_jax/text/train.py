@@ -1,4 +1,4 @@
-"""Vocabulary training: WordPiece (BERT), byte-level BPE (RoBERTa) and Unigram (ALBERT), the same on every run."""
+"""Vocabulary training: WordPiece (BERT), byte-level BPE (RoBERTa) and Unigram (ALBERT)."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from collections.abc import Iterable, Iterator
 
 from bertvariants_jax.text.families import FAMILIES
 from bertvariants_jax.text.tokenizer import Tokenizer
-from bertvariants_jax.text.vocabulary import UNDERLINE
+from bertvariants_jax.text.unigram import UNDERLINE
 
 KINDS = ("wordpiece", "bpe", "unigram")
 COVERAGE = 0.9995  # share of all characters that get a piece of their own (SentencePiece's default)
-ALPHABET_SLACK = 40_000  # pieces that BPE may spend on characters before rare ones are thrown out again
+ALPHABET_SLACK = 40_000  # pieces that BPE may spend on characters, before rare ones are thrown out
 LONGEST = 4_000  # bytes; SentencePiece silently skips longer sentences than its limit
 THREADS = 8  # a fixed number: SentencePiece's sums, and so its pieces, depend on it
 
@@ -26,12 +26,14 @@ def train(
 ) -> Tokenizer:
     """Train a vocabulary of at most `vocab_size` ids on `texts` and return its tokenizer.
 
-    "wordpiece" has BERT's special tokens and clean-up, "bpe" RoBERTa's, "unigram" ALBERT's. `lowercase` also strips
-    accents, as the uncased BERT and ALBERT do; byte-level BPE ignores it, being lossless. A small corpus may give
-    fewer ids. The same texts in the same order give the same vocabulary. The trainers hold counts of words ("unigram":
+    "wordpiece" has BERT's special tokens and clean-up, "bpe" RoBERTa's, "unigram" ALBERT's.
+    `lowercase` also strips accents, as the uncased BERT does (ALBERT strips them anyway);
+    byte-level BPE ignores it, being lossless. A small corpus may give fewer ids. The same texts
+    in the same order give the same vocabulary. The trainers hold the counts of words ("unigram":
     all texts) in memory: give a sample of a very large corpus.
 
-    Raises `ValueError` for an unknown kind, a `vocab_size` without room for the alphabet, or no text.
+    Raises `ValueError` for an unknown kind, for no text, or where `vocab_size` has no room for the
+    alphabet.
     """
     if kind not in KINDS:
         raise ValueError(f"unknown tokenizer kind {kind!r}: choose one of {', '.join(KINDS)}")
@@ -48,8 +50,8 @@ def train(
 def _wordpiece(texts: Iterable[str], vocab_size: int, lowercase: bool) -> Tokenizer:
     """BPE over words that begin with a mark, then "▁play" -> "play" and "ing" -> "##ing".
 
-    The library's own WordPieceTrainer gives other vocabularies on every run (its continuation pieces are numbered in
-    hash order); plain BPE, which it is built upon, does not.
+    The library's own WordPieceTrainer gives other vocabularies on every run (its continuation
+    pieces are numbered in hash order); plain BPE, which it is built upon, does not.
     """
     from tokenizers import Tokenizer as Backend
     from tokenizers import models, normalizers, pre_tokenizers, trainers
@@ -79,16 +81,17 @@ def _wordpiece(texts: Iterable[str], vocab_size: int, lowercase: bool) -> Tokeni
     tokens = FAMILIES["bert"].tokens
     special = [tokens[role] for role in ("pad", "unk", "cls", "sep", "mask")]
     alphabet = _alphabet(counts)
+    # Punctuation and Chinese characters, which are words of their own, can continue none.
     inner = [char for char in alphabet if len(words.pre_tokenize_str(f"a{char}a")) == 1]
     inner = [char for char in inner if normalizer.normalize_str(char) == char]
     pieces = dict.fromkeys([*special, *alphabet, *(f"##{char}" for char in inner)])
     if len(pieces) > vocab_size:
         raise ValueError(
-            f"vocab_size {vocab_size} is too small for {len(special)} special tokens and an alphabet of "
-            f"{len(alphabet)} characters: it needs at least {len(pieces)}"
+            f"vocab_size {vocab_size} is too small for {len(special)} special tokens and an "
+            f"alphabet of {len(alphabet)} characters: it needs at least {len(pieces)}"
         )
     kept = set(alphabet)
-    learnt = sorted(backend.get_vocab().items(), key=lambda item: item[1])  # in the order of their merges
+    learnt = sorted(backend.get_vocab().items(), key=lambda item: item[1])  # in order of merges
     for piece, _ in learnt:
         begins = piece.startswith(UNDERLINE)
         piece = piece.removeprefix(UNDERLINE)
@@ -122,7 +125,8 @@ def _byte_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     if vocab_size < len(special) + len(alphabet):
         raise ValueError(
-            f"vocab_size {vocab_size} is too small: byte-level BPE needs {len(special) + len(alphabet)} ids"
+            f"vocab_size {vocab_size} is too small: byte-level BPE needs at least "
+            f"{len(special) + len(alphabet)} ids"
         )
     backend = Backend(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
