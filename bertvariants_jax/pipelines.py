@@ -192,8 +192,8 @@ class FillMask(Pipeline):
                 filled = ids.copy()
                 filled[place] = token
                 shown = tokenizer.decode(filled, skip_special_tokens=len(places) == 1)
-                row.append({"score": float(score), "token": int(token), "token_str": tokenizer.decode([int(token)]),
-                            "sequence": shown})
+                row.append({"score": float(score), "token": int(token), "sequence": shown,
+                            "token_str": tokenizer.decode([int(token)], skip_special_tokens=False)})
             found.append(row)
         return found[0] if len(found) == 1 else found
 
