@@ -52,3 +52,21 @@ class Classifier(nn.Module):
         x = dropout(self.dropout_rate, deterministic)(x)
         return Dense(self.labels, stddev=self.cfg.initializer_range, compute=self.compute,
                      name="dense")(x).astype(jnp.float32)
+
+
+class SentenceClassifier(nn.Module):
+    """dense(drop(act(dense(drop(h[0]))))) -> float32 [B, labels]; the rates are of the outer and the inner dropout."""
+
+    cfg: object
+    labels: int
+    act: str
+    outer_rate: float = 0.0
+    inner_rate: float = 0.0
+    compute: Compute = FLOAT32
+
+    @nn.compact
+    def __call__(self, encoded, deterministic=True):
+        dense = lambda width, name: Dense(width, stddev=self.cfg.initializer_range, compute=self.compute, name=name)
+        x = dropout(self.inner_rate, deterministic)(encoded.last_hidden_state[:, 0])         # B D
+        x = activation(self.act)(dense(self.cfg.hidden_size, "dense")(x))
+        return dense(self.labels, "out")(dropout(self.outer_rate, deterministic)(x)).astype(jnp.float32)

@@ -1,9 +1,11 @@
 """The registry: variant name -> record. One line a paper; the rest of the house learns no other name."""
 
+from bertvariants_jax.models.albert import ALBERT
 from bertvariants_jax.models.bert import BERT
+from bertvariants_jax.models.electra import ELECTRA
 from bertvariants_jax.models.variant import Variant
 
-VARIANTS: dict[str, Variant] = {variant.name: variant for variant in (BERT,)}
+VARIANTS: dict[str, Variant] = {variant.name: variant for variant in (BERT, ALBERT, ELECTRA)}
 
 
 def find_size(name: str):

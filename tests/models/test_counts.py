@@ -24,6 +24,21 @@ PUBLISHED = {
     "biobert-large-cased": (363_249_664, ("pooler",), 364_299_264),
     "scibert-scivocab-uncased": (109_327_872, ("pooler",), 109_918_464),
     "scibert-scivocab-cased": (109_347_840, ("pooler",), 109_938_432),
+    "albert-base-v2": (11_092_992, ("mlm", "pair"), 11_813_810),
+    "albert-large-v2": (16_634_368, ("mlm", "pair"), 17_847_474),
+    "albert-xlarge-v2": (54_528_512, ("mlm", "pair"), 59_021_490),
+    "albert-xxlarge-v2": (205_814_272, ("mlm", "pair"), 223_158_450),
+    "albert-base-v1": (11_092_992, ("pooler",), 11_683_584),
+    "albert-large-v1": (16_634_368, ("pooler",), 17_683_968),
+    "albert-xlarge-v1": (54_528_512, ("pooler",), 58_724_864),
+    "albert-xxlarge-v1": (205_814_272, ("pooler",), 222_595_584),
+    "electra-small-discriminator": (13_483_008, ("rtd",), 13_549_057),
+    "electra-base-discriminator": (108_891_648, ("rtd",), 109_483_009),
+    "electra-large-discriminator": (334_092_288, ("rtd",), 335_142_913),
+    "electra-small-generator": (13_483_008, ("mlm",), 13_546_682),
+    "electra-small-generator-paper": (4_580_928, ("mlm",), 4_620_026),
+    "electra-base-generator": (33_511_168, ("mlm",), 33_740_602),
+    "electra-large-generator": (50_999_552, ("mlm",), 51_295_290),
 }
 
 
