@@ -1,7 +1,5 @@
 """Names and layer axes of a parameter tree's leaves, which the optimizer and the sharding rules go by."""
 
-import math
-
 import jax
 
 
@@ -34,7 +32,3 @@ def layer_axes(tree) -> dict[str, int]:
                 axes[name] += 1
     return axes
 
-
-def layer_size(shape: tuple[int, ...], axes: int) -> int:
-    """Elements of one layer's part of a leaf with `axes` leading layer axes."""
-    return math.prod(shape[axes:])

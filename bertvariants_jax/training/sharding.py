@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from bertvariants_jax.training.paths import layer_axes, layer_size, path_name
+from bertvariants_jax.training.paths import layer_axes, path_name
 
 AXES = ("data", "fsdp", "model")
 BATCH = PartitionSpec(("data", "fsdp"))
