@@ -7,7 +7,9 @@ import pathlib
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["NPROC"] = "16"
 os.environ["XLA_FLAGS"] = ("--xla_force_host_platform_device_count=8"
-                           " --xla_cpu_collective_call_terminate_timeout_seconds=20")
+                           " --xla_cpu_collective_call_terminate_timeout_seconds=20"
+                           # tests compile far more than they compute: LLVM's optimizer would double their time
+                           " --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true")
 
 import pytest  # noqa: E402
 
