@@ -80,7 +80,8 @@ def variants(name: Annotated[str, tyro.conf.Positional] = "") -> None:
     from bertvariants_jax.models import VARIANTS, find_size
     from bertvariants_jax.models.variant import count
     from bertvariants_jax.training.flops import count_flops
-    from bertvariants_jax.training.sharding import parameter_cut
+    from bertvariants_jax.training.paths import layer_axes
+    from bertvariants_jax.training.sharding import spec
 
     console = Console(width=None if sys.stdout.isatty() else 140)
     if not name:
@@ -98,9 +99,11 @@ def variants(name: Annotated[str, tyro.conf.Positional] = "") -> None:
         return
     variant, config = find_size(name)
     network = variant.network(config, tuple(variant.heads))
-    table = Table("parameter", "shape", "count", "cut by (mesh axes)", box=None)
+    table = Table("parameter", "shape", "count", "cut by --mesh.fsdp 2 --mesh.model 2", box=None)
+    axes = layer_axes(network.shapes())
     for path, leaf in names.flatten(network.shapes()).items():
-        table.add_row(path, str(leaf.shape), f"{count(leaf):,}", parameter_cut(path))
+        cut = spec(path, leaf.shape, axes.get(path, 0), {"data": 1, "fsdp": 2, "model": 2})
+        table.add_row(path, str(leaf.shape), f"{count(leaf):,}", str(tuple(cut)) if any(cut) else "")
     console.print(table)
     console.print(f"\n{variant.name}: {variant.summary}. Heads: {', '.join(variant.heads)}.")
     for head in ((), *((h,) for h in variant.heads)):
@@ -122,8 +125,8 @@ def train(arguments: list[str]) -> None:
     path = Path(arguments[0])
     module = load_recipe(path)
     prog, flags = f"bertvariants train {path}", arguments[1:]
-    options = [(p.name, p.annotation, dataclasses.field(default=p.default))
-               for p in inspect.signature(module.recipe).parameters.values()]
+    options = [(p.name, p.annotation, dataclasses.field(default=tyro.MISSING if p.default is p.empty else p.default))
+               for p in inspect.signature(module.recipe, eval_str=True).parameters.values()]
     knobs, _ = tyro.cli(dataclasses.make_dataclass("Knobs", options), args=[f for f in flags if f not in ("-h", "--help")],
                         return_unknown_args=True, add_help=False, prog=prog)
     knobs = {name: getattr(knobs, name) for name, *_ in options}

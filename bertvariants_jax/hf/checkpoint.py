@@ -5,7 +5,7 @@ import functools
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,13 +17,18 @@ import numpy as np
 from bertvariants_jax import names
 from bertvariants_jax.hf.hub import resolve
 from bertvariants_jax.hf.tensors import read_tensors, write_tensors
+from bertvariants_jax.hf.tf_bundle import read_tf_checkpoint
 from bertvariants_jax.layers.dense import Compute
 from bertvariants_jax.models import VARIANTS, find_size
 from bertvariants_jax.models.config import Config
 from bertvariants_jax.models.variant import Network, Variant
+from bertvariants_jax.names import Row
 from bertvariants_jax.text.tokenizer import Tokenizer
 
 LEGACY = ((r"\bLayerNorm\.gamma$", "LayerNorm.weight"), (r"\bLayerNorm\.beta$", "LayerNorm.bias"))
+
+# What TensorFlow's optimizers and estimators keep beside the weights.
+SLOTS = re.compile(r"(^|/)(adam_[mv]|lamb_[mv]|Adam(_1)?|ExponentialMovingAverage|global_step)$")
 
 
 @dataclass(frozen=True)
@@ -48,22 +53,35 @@ class Report:
 @dataclass(frozen=True)
 class Output:
     """last_hidden_state [B, L, D]; pooler_output [B, D] or None; on request hidden_states, L+1 of
-    [B, L, D], and attentions, L of [B, N, L, L]."""
+    [B, L, D], and attentions, L of [B, N, L, L]; mems, what the next call of a variant with memory takes."""
 
     last_hidden_state: jax.Array
     pooler_output: jax.Array | None = None
     hidden_states: tuple[jax.Array, ...] | None = None
     attentions: tuple[jax.Array, ...] | None = None
+    mems: Any = None
+
+
+@dataclass(frozen=True)
+class Pooling:
+    """How a sentence encoder makes a vector of a text: "cls", "mean" or "max" of the hidden states, to length 1 or not."""
+
+    mode: str = "mean"
+    normalize: bool = False
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A network with parameters {"encoder": ..., "<head>": ...}, ready to call."""
+    """A network with parameters {"encoder": ..., "<head>": ...}, ready to call.
+
+    pooling: what a sentence encoder's folder says of it, else None.
+    """
 
     network: Network
     params: Mapping[str, Any]
     tokenizer: Tokenizer | None = None
     report: Report = field(default_factory=Report)
+    pooling: Pooling | None = None
 
     @property
     def variant(self) -> str:
@@ -81,31 +99,35 @@ class Checkpoint:
     def heads(self) -> dict[str, nn.Module]:
         return self.network.modules
 
-    def __call__(self, output_hidden_states: bool = False, output_attentions: bool = False, **inputs) -> Output:
+    def __call__(self, output_hidden_states: bool = False, output_attentions: bool = False, use_mems: bool = False,
+                 **inputs) -> Output:
         """Run the encoder (jitted, cached per shape) on `input_ids`, `attention_mask`, ... int32 [B, L].
 
+        use_mems: give the memory for the next call too (XLNet).
         Raises ValueError for ids beyond the vocabulary and sequences longer than the positions.
         """
         inputs = self.checked(inputs)
         if not (output_hidden_states or output_attentions):
-            encoded = _encode(self.network, self.params, inputs)
-            return Output(encoded.last_hidden_state, encoded.pooler_output)
-        encoded, hidden_states, attentions = _trace(self.network, self.params, inputs)
-        return Output(encoded.last_hidden_state, encoded.pooler_output,
-                      hidden_states if output_hidden_states else None, attentions if output_attentions else None)
+            encoded = _encode(self.network, use_mems, self.params, inputs)
+            return Output(encoded.last_hidden_state, encoded.pooler_output, mems=encoded.mems)
+        encoded, hidden_states, attentions = _trace(self.network, use_mems, self.params, inputs)
+        return Output(encoded.last_hidden_state, encoded.pooler_output, hidden_states if output_hidden_states else None,
+                      attentions if output_attentions else None, encoded.mems)
 
     def logits(self, head: str, **inputs) -> jax.Array:
         """Scores of a head (jitted, cached per shape); for "choice" inputs are [B, choices, L]."""
-        return _logits(self.network, head, self.params, self.checked(inputs))
+        own = self.network.variant.heads[head].inputs if head in self.network.variant.heads else ()
+        return _logits(self.network, head, self.params, self.checked(inputs, own))
 
-    def checked(self, inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    def checked(self, inputs: Mapping[str, Any], further: tuple[str, ...] = ()) -> dict[str, np.ndarray]:
         """The inputs as int32 arrays; out-of-range ids would give NaN silently on the device, so they raise here."""
         cfg, inputs = self.config, {k: v if isinstance(v, jax.Array) else np.asarray(v) for k, v in inputs.items()}
-        known = self.network.variant.call_arguments
+        known = (*self.network.variant.call_arguments, *further)
         if unknown := set(inputs) - set(known):
             raise ValueError(f"{self.variant} takes no input {sorted(unknown)[0]!r}; it takes: {', '.join(known)}")
         limits = {"input_ids": cfg.vocab_size, "token_type_ids": getattr(cfg, "type_vocab_size", None),
-                  "position_ids": getattr(cfg, "max_position_embeddings", None)}
+                  "position_ids": getattr(cfg, "max_position_embeddings", None),
+                  "task_type_ids": getattr(cfg, "task_type_vocab_size", None)}
         for key, limit in limits.items():
             if key in inputs and limit and inputs[key].size and not isinstance(inputs[key], jax.core.Tracer):
                 low, high = int(inputs[key].min()), int(inputs[key].max())
@@ -118,13 +140,12 @@ class Checkpoint:
         return {k: v.astype(np.int32) if np.issubdtype(v.dtype, np.integer) else v for k, v in inputs.items()}
 
     def with_heads(self, *heads: str, seed: int = 0, **config_overrides) -> "Checkpoint":
-        """The same checkpoint with these heads and no others but the pooler; missing ones are fresh.
+        """The same checkpoint with these heads, the pooler where they read it, and no others; missing ones are fresh.
 
         A head whose shape the config overrides change (`id2label`) is fresh too; the report says so.
         """
         config = dataclasses.replace(self.config, **config_overrides)
-        keep = tuple(h for h in ("pooler",) if h in self.network.heads)
-        network = self.network.variant.network(config, (*keep, *heads), self.network.compute)
+        network = self.network.variant.network(config, heads, self.network.compute)
         shapes = network.shapes()
         params = {part: tree for part, tree in self.params.items()
                   if part in shapes and jax.tree.map(np.shape, tree) == jax.tree.map(np.shape, shapes[part])}
@@ -133,14 +154,14 @@ class Checkpoint:
                                    report=dataclasses.replace(self.report, fresh=fresh))
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _encode(network, params, inputs):
-    return network.encode(params, inputs)
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _encode(network, remember, params, inputs):
+    return network.encode(params, inputs, remember=remember)
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _trace(network, params, inputs):
-    return network.trace(params, inputs)
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _trace(network, remember, params, inputs):
+    return network.trace(params, inputs, remember)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
@@ -174,7 +195,8 @@ def new(name: str, heads: tuple[str, ...] = (), seed: int = 0, tokenizer: Tokeni
 
 def load(source: str | Path, dtype: str | None = None, param_dtype: str = "float32", revision: str | None = None,
          local_files_only: bool = False, heads: tuple[str, ...] = (), seed: int = 0) -> Checkpoint:
-    """A checkpoint from a HuggingFace folder or hub id.
+    """A checkpoint from a HuggingFace folder or hub id, or a folder with an original TensorFlow checkpoint
+    (`bert_config.json` and `bert_model.ckpt.*`).
 
     Args:
       dtype: of the computation (float32 unless given). param_dtype: of the parameters, whatever the file's.
@@ -182,15 +204,25 @@ def load(source: str | Path, dtype: str | None = None, param_dtype: str = "float
     Raises: FileNotFoundError, or ValueError naming at once every tensor that is missing, misshapen or unknown.
     """
     folder = resolve(str(source), revision, local_files_only)
-    variant, config, architectures, unknown = read_config(folder)
-    tensors = _canonical(read_tensors(folder))
+    read_config(folder)                                # its faults before any weights are looked at
+    tensorflow = _is_tensorflow(folder)
+    tensors = read_tf_checkpoint(folder) if tensorflow else _canonical(read_tensors(folder))
+    variant, config, architectures, unknown = read_config(folder, tensors, heads)
+    if tensorflow and variant.tf_names is None:
+        raise ValueError(f"{folder}: TensorFlow checkpoints of {variant.name} are not supported")
     prefixed = any(name.startswith(f"{variant.prefix}.") for name in tensors)
+
+    def rows_of(network: Network) -> dict[str, list[Row]]:
+        if not tensorflow:
+            return network.rows(prefixed)
+        return {part: rows for part, rows in variant.tf_names(config).items() if part in ("encoder", *network.heads)}
+
     compute = Compute(dtype or "float32", param_dtype)
-    found = _heads_of(variant, config, tensors, architectures, prefixed)
+    found = _heads_of(variant, config, tensors, architectures, rows_of)
     network = variant.network(config, found, compute)
     shapes = {path: leaf.shape for path, leaf in names.flatten(network.shapes()).items()}
     params, used, faults = {}, set(), []
-    for part, rows in network.rows(prefixed).items():
+    for part, rows in rows_of(network).items():
         if part not in found and part != "encoder":
             continue                                   # a pooler that the heads need and the file has not
         own = {path.removeprefix(f"{part}/"): shape for path, shape in shapes.items()}
@@ -200,8 +232,10 @@ def load(source: str | Path, dtype: str | None = None, param_dtype: str = "float
             used |= {tied for tied in variant.heads[part].tied if tied in tensors}
             faults += _tied_faults(network, variant.heads[part].tied, tensors, prefixed)
     ignored = [name for name in tensors if name not in used]
+    roots = {_root(row.tensors[0], variant.prefix) for row in rows_of(network)["encoder"]}
     faults += [f"{name} is not part of a {variant.name} of this config" for name in ignored
-               if _stray(network, name, prefixed)]
+               if _root(name, variant.prefix) in roots and not SLOTS.search(name)
+               and not any(re.search(pattern, name) for pattern in variant.ignored)]
     if faults:
         raise ValueError(f"{folder}: the weights do not fit the config: " + "; ".join(sorted(faults)))
     network = variant.network(config, tuple(dict.fromkeys((*found, *heads))), compute)
@@ -211,7 +245,8 @@ def load(source: str | Path, dtype: str | None = None, param_dtype: str = "float
     except FileNotFoundError:
         tokenizer = None
     return Checkpoint(network, params, tokenizer,
-                      Report(str(source), tuple(sorted(used)), tuple(sorted(ignored)), fresh, tuple(unknown)))
+                      Report(str(source), tuple(sorted(used)), tuple(sorted(ignored)), fresh, tuple(unknown)),
+                      read_pooling(folder))
 
 
 def save(checkpoint: Checkpoint, folder: str | Path) -> Path:
@@ -228,7 +263,10 @@ def save(checkpoint: Checkpoint, folder: str | Path) -> Path:
     for part, rows in network.rows(prefixed=bool(heads)).items():
         tensors |= names.write(rows, names.flatten(jax.device_get(checkpoint.params[part])))
     write_tensors(folder, tensors)
-    config = {"architectures": [architecture], **network.config.to_json()}
+    config = network.config.to_json()
+    if stem := variant.aliases.get(config["model_type"]):
+        architecture = stem + architecture.removeprefix(variant.stem)
+    config = {"architectures": [architecture], **config}
     whole = folder / "config.json.tmp"
     whole.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     os.replace(whole, folder / "config.json")
@@ -237,29 +275,69 @@ def save(checkpoint: Checkpoint, folder: str | Path) -> Path:
     return folder
 
 
-def read_config(folder: str | Path) -> tuple[Variant, Config, list[str], list[str]]:
-    """config.json of a folder -> variant, config, HF architectures, fields without meaning to it.
+def read_config(folder: str | Path, tensors: Collection[str] = (),
+                heads: tuple[str, ...] = ()) -> tuple[Variant, Config, list[str], list[str]]:
+    """config.json of a folder -> variant, config, architectures by the variant's class names, fields without meaning to it.
 
+    tensors: names in the file; heads: asked for. Among variants of one `model_type` they tell which: that whose
+    marks the file has, else the first that has the heads.
     Raises: FileNotFoundError without the file; ValueError where it is no JSON object or no known model.
     """
-    path = Path(folder) / "config.json"
-    if not path.is_file():
-        raise FileNotFoundError(f"{folder} has no config.json: not a HuggingFace model folder")
+    path = _config_file(Path(folder))
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not valid JSON: {error}") from None
     if not isinstance(data, dict):
         raise ValueError(f"{path} should hold a JSON object, not a {type(data).__name__}")
-    kinds = {kind: v for v in VARIANTS.values() for kind in v.model_types}
-    if data.get("model_type") not in kinds:
-        raise ValueError(f"{path}: model_type is {data.get('model_type')!r}; known: {', '.join(kinds)}")
-    variant = kinds[data["model_type"]]
+    if path.name != "config.json":                     # the originals' own files: no model_type, and "gelu" is the tanh one
+        acts = {key: "gelu_new" for key in ("hidden_act", "ff_activation") if data.get(key) == "gelu"}
+        data = {"model_type": path.name.removesuffix("_config.json"), **data, **acts}
+    kind = data.get("model_type")
+    known = [variant for variant in VARIANTS.values() if kind in variant.model_types]
+    if not known:
+        kinds = dict.fromkeys(kind for variant in VARIANTS.values() for kind in variant.model_types)
+        raise ValueError(f"{path}: model_type is {kind!r}; known: {', '.join(kinds)}")
+    marked = [variant for variant in known if any(re.search(mark, name) for mark in variant.marks for name in tensors)]
+    variant = [*marked, *(variant for variant in known if set(heads) <= set(variant.heads)), known[0]][0]
     try:
         config, unknown = variant.config.from_json(data)
+        config = variant.fitted(config, tensors) if tensors else config
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
-    return variant, config, list(data.get("architectures") or []), unknown
+    alias = variant.aliases.get(kind, variant.stem)
+    architectures = [variant.stem + name.removeprefix(alias) if name.startswith(alias) else name
+                     for name in data.get("architectures") or []]
+    return variant, config, architectures, unknown
+
+
+def _config_file(folder: Path) -> Path:
+    """config.json, or the one named as in TensorFlow releases, such as bert_config.json; FileNotFoundError without."""
+    kinds = dict.fromkeys(kind for variant in VARIANTS.values() if variant.tf_names for kind in variant.model_types)
+    for path in (folder / "config.json", *(folder / f"{kind}_config.json" for kind in kinds)):
+        if path.is_file():
+            return path
+    raise FileNotFoundError(f"{folder} has no config.json: not a HuggingFace model folder")
+
+
+def read_pooling(folder: str | Path) -> Pooling | None:
+    """What a sentence-transformers folder's `modules.json` and `*_Pooling/config.json` say, None in other folders.
+
+    Raises ValueError for a pooling that we have not.
+    """
+    modules = Path(folder) / "modules.json"
+    if not modules.is_file():
+        return None
+    kinds = {str(m.get("type", "")).rsplit(".", 1)[-1]: str(m.get("path", "")) for m in json.loads(modules.read_text())}
+    path = Path(folder) / Path(kinds.get("Pooling", "")).name / "config.json"
+    if "Pooling" not in kinds or not path.is_file():
+        return None
+    said = json.loads(path.read_text())
+    modes = {"pooling_mode_cls_token": "cls", "pooling_mode_mean_tokens": "mean", "pooling_mode_max_tokens": "max"}
+    chosen = [key for key, value in said.items() if key.startswith("pooling_mode") and value is True]
+    if len(chosen) != 1 or chosen[0] not in modes:
+        raise ValueError(f"{path}: pooling {', '.join(chosen) or 'none'} is not supported; known: {', '.join(modes)}")
+    return Pooling(modes[chosen[0]], "Normalize" in kinds)
 
 
 def _canonical(tensors: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
@@ -290,13 +368,13 @@ class _Renamed(Mapping):
         return len(self.renamed)
 
 
-def _heads_of(variant: Variant, config: Config, tensors, architectures, prefixed) -> tuple[str, ...]:
+def _heads_of(variant: Variant, config: Config, tensors, architectures, rows_of) -> tuple[str, ...]:
     """Heads that the file holds whole; where two share names (classify, tag, choice) the file's class decides."""
     named = [head for cls in architectures for head in variant.classes.get(cls, ())]
     ordered = [*named, *(head for head in variant.heads if head not in named)]
     found, claimed = [], set()
     for head in ordered:
-        rows = variant.network(config, (head,)).rows(prefixed)[head]
+        rows = rows_of(variant.network(config, (head,))).get(head, [])
         needed = {(row.tensors[0], *row.aliases) for row in rows}
         whole = all(any(name in tensors for name in alternatives) for alternatives in needed)
         mine = {name for alternatives in needed for name in alternatives}
@@ -312,19 +390,30 @@ def _tied_faults(network: Network, tied, tensors, prefixed) -> list[str]:
             if name in tensors and source in tensors and not np.array_equal(tensors[name], tensors[source])]
 
 
-def _stray(network: Network, name: str, prefixed: bool) -> bool:
-    """Whether an unused tensor stands among the encoder's and is on no list: a network that we would get wrong."""
-    if any(re.search(pattern, name) for pattern in network.variant.ignored):
-        return False
-    prefix = f"{network.variant.prefix}." if prefixed else ""
-    roots = {row.tensors[0].removeprefix(prefix).split(".")[0] for row in network.rows(prefixed)["encoder"]}
-    return name.startswith(prefix) and name.removeprefix(prefix).split(".")[0] in roots
+def _root(name: str, prefix: str) -> str:
+    """The part of a network that a tensor's name says it is of: what nobody reads there would be a network that
+    we get wrong."""
+    if "/" in name:
+        return "/".join(name.split("/")[:2])
+    return name.removeprefix(f"{prefix}.").split(".")[0]
+
+
+def _is_tensorflow(folder: Path) -> bool:
+    """Whether a folder's weights are a TensorFlow checkpoint's, and no others."""
+    kinds = ("*.safetensors", "*.safetensors.index.json", "*.bin", "*.bin.index.json")
+    return folder.is_dir() and any(folder.glob("*.index")) and not any(any(folder.glob(kind)) for kind in kinds)
 
 
 def _complete(network: Network, params: dict[str, Any], seed: int) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Parameters with the missing parts drawn from `seed`, and the names of those parts."""
-    missing = tuple(part for part in ("encoder", *network.heads) if part not in params)
+    """Parameters with the missing leaves drawn from `seed`, and the names of those parts (or leaves of a part)."""
+    leaves, parts = names.flatten(params), ("encoder", *network.heads)
+    missing = tuple(path for path in names.flatten(network.shapes()) if path not in leaves)
     if missing:
-        drawn = jax.jit(lambda rng: {part: network.init(rng)[part] for part in missing})(jax.random.key(seed))
-        params = {**params, **drawn}
-    return jax.tree.map(jax.numpy.asarray, {part: params[part] for part in ("encoder", *network.heads)}), missing
+        def draw(rng):
+            drawn = names.flatten(network.init(rng))
+            return {path: drawn[path] for path in missing}
+
+        params = names.unflatten({**leaves, **jax.jit(draw)(jax.random.key(seed))})
+    fresh = dict.fromkeys(path if any(leaf.startswith(f"{part}/") for leaf in leaves) else part
+                          for path in missing for part in (path.split("/")[0],))
+    return {part: jax.tree.map(jax.numpy.asarray, params.get(part, {})) for part in parts}, tuple(fresh)

@@ -8,6 +8,7 @@ at the predicted positions only.
 import math
 
 import jax
+from jax.extend.core import jaxprs_in_params
 
 # dense bfloat16 FLOP/s of one chip by a part of its `device_kind`, vendors' figures; first match wins
 PEAKS = [
@@ -73,7 +74,7 @@ def _flops(jaxpr) -> int:
             features = kernel[params["dimension_numbers"].rhs_spec[0]]
             total += 2 * math.prod(equation.outvars[0].aval.shape) * math.prod(kernel) // features
         else:
-            inner = [_flops(sub) for sub in jax.core.jaxprs_in_params(params)]
+            inner = [_flops(sub) for sub in jaxprs_in_params(params)]
             total += params["length"] * sum(inner) if kind == "scan" else (
                 max(inner, default=0) if kind == "cond" else sum(inner))
     return total
