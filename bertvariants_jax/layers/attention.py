@@ -9,13 +9,15 @@ import jax.numpy as jnp
 from bertvariants_jax.layers.dense import FLOAT32, Compute, Dense, dropout, einsum
 
 
-def visible(attention_mask: jax.Array) -> jax.Array:
-    """Who may see whom, bool [B, 1, L, L], query by key.
+def visible(attention_mask: jax.Array, keys: jax.Array | None = None) -> jax.Array:
+    """Who may see whom, bool [B, 1, Q, K], query by key.
 
-    0 is padding; equal positive numbers see each other. Padding queries, whose outputs nobody
-    should read, see all real keys, so that HF's 0/1 mask gives HF's numbers at those places too.
+    attention_mask: the queries' numbers [B, Q], and the keys' unless `keys` [B, K] gives them. 0 is
+    padding; equal positive numbers see each other. Padding queries, whose outputs nobody should read,
+    see all real keys, so that HF's 0/1 mask gives HF's numbers at those places too.
     """
-    query, key = attention_mask[:, None, :, None], attention_mask[:, None, None, :]
+    keys = attention_mask if keys is None else keys
+    query, key = attention_mask[:, None, :, None], keys[:, None, None, :]
     return (key > 0) & ((query == key) | (query == 0))
 
 

@@ -3,9 +3,10 @@
 from bertvariants_jax.models.albert import ALBERT
 from bertvariants_jax.models.bert import BERT
 from bertvariants_jax.models.electra import ELECTRA
+from bertvariants_jax.models.modernbert import MODERNBERT
 from bertvariants_jax.models.variant import Variant
 
-VARIANTS: dict[str, Variant] = {variant.name: variant for variant in (BERT, ALBERT, ELECTRA)}
+VARIANTS: dict[str, Variant] = {variant.name: variant for variant in (BERT, ALBERT, ELECTRA, MODERNBERT)}
 
 
 def find_size(name: str):

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field
 
+IDS = ("input_ids", "attention_mask")             # of variants without token types
+
 
 @dataclass(frozen=True)
 class Case:
@@ -27,6 +29,11 @@ def small(**options):
             "intermediate_size": 40, "max_position_embeddings": 40, **options}
 
 
+def modernbert(**options):
+    return small(**{"local_attention": 6, "pad_token_id": 0, "bos_token_id": 1, "cls_token_id": 1, "eos_token_id": 2,
+                    "sep_token_id": 2, **options})
+
+
 CASES = [
     Case("bert", "BertConfig", small()),
     Case("bert", "BertConfig", small(hidden_act="gelu_new", num_hidden_layers=1, num_attention_heads=1,
@@ -48,4 +55,16 @@ CASES = [
     Case("electra", "ElectraConfig", small(embedding_size=48, hidden_act="relu", num_hidden_layers=5, hidden_size=40,
                                            num_attention_heads=4, type_vocab_size=3, num_labels=1,
                                            classifier_dropout=0.3, summary_last_dropout=0.0), segments=3),
+    Case("modernbert", "ModernBertConfig", modernbert(num_hidden_layers=5), inputs=IDS),
+    Case("modernbert", "ModernBertConfig", modernbert(
+        num_hidden_layers=8, global_attn_every_n_layers=2, local_attention=9, hidden_size=40, num_attention_heads=5,
+        norm_bias=True, attention_bias=True, mlp_bias=True, classifier_bias=True, norm_eps=1e-3, num_labels=5,
+        classifier_pooling="mean", attention_dropout=0.2, mlp_dropout=0.1, classifier_dropout=0.3), inputs=IDS),
+    Case("modernbert", "ModernBertConfig", modernbert(
+        num_hidden_layers=4, layer_types=["sliding_attention", "full_attention", "full_attention", "sliding_attention"],
+        rope_parameters={"full_attention": {"rope_type": "default", "rope_theta": 500.0},
+                         "sliding_attention": {"rope_type": "default", "rope_theta": 70.0}},
+        local_attention=2, hidden_activation="silu", classifier_activation="gelu_new", decoder_bias=False,
+        classifier_pooling="mean", num_labels=1), left=True, inputs=IDS),
+    Case("modernbert", "ModernBertConfig", modernbert(num_hidden_layers=1, num_attention_heads=1), inputs=IDS),
 ]

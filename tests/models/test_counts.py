@@ -39,6 +39,8 @@ PUBLISHED = {
     "electra-small-generator-paper": (4_580_928, ("mlm",), 4_620_026),
     "electra-base-generator": (33_511_168, ("mlm",), 33_740_602),
     "electra-large-generator": (50_999_552, ("mlm",), 51_295_290),
+    "ModernBERT-base": (149_014_272, ("mlm",), 149_655_232),
+    "ModernBERT-large": (394_781_696, ("mlm",), 395_881_664),
 }
 
 
