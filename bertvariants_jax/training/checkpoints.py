@@ -1,5 +1,6 @@
 """Checkpoints of a run: saved in the background, whole or not at all, the newest and the best kept (Orbax)."""
 
+import contextlib
 import json
 import logging
 import math
@@ -73,10 +74,8 @@ class Checkpoints:
         if kind is None:
             self.close()
         else:  # the error that ends the run is the one to see
-            try:
+            with contextlib.suppress(CheckpointError):
                 self.close()
-            except CheckpointError:
-                pass
 
     @property
     def latest(self) -> int | None:
@@ -154,7 +153,7 @@ class Checkpoints:
 
 
 def not_orbax(record: logging.LogRecord) -> bool:
-    """Whether a log record is of others: Orbax prints the trace of each background error, which is raised here anyway."""
+    """Whether a log record is of others: Orbax prints the trace of each error that is raised here anyway."""
     return "orbax" not in record.pathname or record.levelno < logging.WARNING
 
 

@@ -1,5 +1,6 @@
 """Predictions and losses over evaluation data: every example once, whatever the batch and the devices."""
 
+import functools
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -21,8 +22,7 @@ def predictions(objective: Objective, params, batches: Iterable, mesh: jax.shard
     outputs: objective.predict's arrays, [rows, ...].
     """
     mesh = sharding.make_mesh() if mesh is None else mesh
-    whole = sharding.replicated(mesh)
-    run = jax.jit(objective.predict, out_shardings=whole)
+    run = predictor(objective.predict, mesh)
     for batch in filled(batches, mesh):
         out = jax.device_get(run(params, sharding.place(batch, sharding.batch_sharding(mesh))))
         if jax.process_count() > 1:
@@ -35,24 +35,34 @@ def evaluate_loss(objective: Objective, params, batches: Iterable, mesh: jax.sha
                   ) -> dict[str, float]:
     """{"loss", "<term>/loss", metrics} over all batches, without dropout: sums over sums of weights, divided once."""
     mesh = sharding.make_mesh() if mesh is None else mesh
-
-    def add(totals, params, batch):
-        out = objective.loss(params, batch, None)
-        weights = objective.weights(batch)
-        found = {f"{key}/loss": (out.sums[key], weights[key]) for key in objective.scales} | dict(out.metrics)
-        found = {key: jnp.stack([jnp.asarray(x, jnp.float32) for x in pair]) for key, pair in found.items()}
-        return found if totals is None else jax.tree.map(jnp.add, totals, found)
-
-    add = jax.jit(add, out_shardings=sharding.replicated(mesh))
-    totals = None
+    run = summer(objective.loss, objective.weights, tuple(objective.scales), mesh)
+    totals: dict[str, np.ndarray] = {}
     for batch in filled(batches, mesh):
-        totals = add(totals, params, sharding.place(batch, sharding.batch_sharding(mesh)))
-        jax.block_until_ready(totals)
-    if totals is None:
+        found = jax.device_get(run(params, sharding.place(batch, sharding.batch_sharding(mesh))))
+        totals = {key: totals.get(key, 0.0) + pair.astype(np.float64) for key, pair in found.items()}
+    if not totals:
         raise ValueError("the evaluation data gave no batch")
-    values = {key: float(total / weight) for key, (total, weight) in jax.device_get(totals).items() if weight}
+    values = {key: float(total / weight) for key, (total, weight) in totals.items() if weight}
     loss = sum(scale * values.get(f"{key}/loss", 0.0) for key, scale in objective.scales.items())
     return {"loss": float(loss), **values}
+
+
+@functools.lru_cache(maxsize=8)
+def predictor(predict, mesh: jax.sharding.Mesh):
+    """`predict` over the mesh, one program for all evaluations of a run."""
+    return jax.jit(predict, out_shardings=sharding.replicated(mesh))
+
+
+@functools.lru_cache(maxsize=8)
+def summer(loss, weights, terms: tuple[str, ...], mesh: jax.sharding.Mesh):
+    """(params, batch) -> {metric: float32 [2], sum and weight}, likewise."""
+
+    def sums(params, batch):
+        out, weight = loss(params, batch, None), weights(batch)
+        found = {f"{key}/loss": (out.sums[key], weight[key]) for key in terms} | dict(out.metrics)
+        return {key: jnp.stack([jnp.asarray(x, jnp.float32) for x in pair]) for key, pair in found.items()}
+
+    return jax.jit(sums, out_shardings=sharding.replicated(mesh))
 
 
 def filled(batches: Iterable, mesh: jax.sharding.Mesh) -> Iterator[dict[str, Any]]:

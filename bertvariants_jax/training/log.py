@@ -134,10 +134,10 @@ class Board:
 def progress_bar():
     """A rich bar with the numbers of the last log line and the time left."""
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
     return Progress(TextColumn("[bold]{task.description}"), BarColumn(), MofNCompleteColumn(),
-                    TextColumn("{task.fields[numbers]}"), TimeElapsedColumn(), TextColumn("left"),
-                    TimeRemainingColumn(), console=Console(stderr=True))
+                    TextColumn("{task.fields[numbers]}"), TimeRemainingColumn(), TextColumn("left"),
+                    console=Console(stderr=True))
 
 
 def brief(number: float) -> str:

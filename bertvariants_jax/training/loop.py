@@ -13,7 +13,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 import jax
@@ -30,7 +30,7 @@ AHEAD = 2  # steps queued on the devices before the host waits for the oldest
 
 
 class Diverged(ValueError):
-    """The loss or a gradient is not finite any more; the text names the step, its metrics and the last good checkpoint."""
+    """The loss or a gradient is not finite any more; says the step, its metrics and the last good checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Settings:
     accumulate: int = 1
     seed: int = 0
     parallel: Literal["mesh", "pmap"] = "mesh"
-    mesh: Mesh = Mesh()
+    mesh: Mesh = field(default_factory=Mesh)
     log_every: int = 50
     eval_every: int = 0
     save_every: int = 1000
@@ -56,10 +56,10 @@ class Settings:
     best_mode: Literal["max", "min"] = "max"
 
     def __post_init__(self):
-        for field, least in (("steps", 1), ("batch_size", 1), ("accumulate", 1), ("log_every", 1), ("keep_last", 1),
+        for name, least in (("steps", 1), ("batch_size", 1), ("accumulate", 1), ("log_every", 1), ("keep_last", 1),
                              ("eval_every", 0), ("save_every", 0)):
-            if getattr(self, field) < least:
-                raise ValueError(f"settings.{field} must be at least {least}, got {getattr(self, field)}")
+            if getattr(self, name) < least:
+                raise ValueError(f"settings.{name} must be at least {least}, got {getattr(self, name)}")
 
 
 @dataclass(frozen=True)
@@ -251,7 +251,8 @@ class Run:
                 values["tokens_per_second"] = self.tokens * values["steps_per_second"]
             if self.flops:
                 used = flops.mfu(self.flops, seconds / self.timed)
-                values |= {"gflops_per_second": self.flops * self.timed / seconds / 1e9} if used is None else {"mfu": used}
+                speed = self.flops * self.timed / seconds / 1e9
+                values |= {"gflops_per_second": speed} if used is None else {"mfu": used}
         values.pop("finite")
         self.record(values, at)
         self.interval, self.timed, self.waited = [], 0, 0.0

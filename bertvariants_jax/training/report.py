@@ -9,16 +9,12 @@ import math
 import pathlib
 from dataclasses import dataclass
 
-import matplotlib
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import EngFormatter, MaxNLocator
 
-matplotlib.use("Agg", force=False)
-
-from matplotlib.figure import Figure  # noqa: E402
-from matplotlib.lines import Line2D  # noqa: E402
-from matplotlib.ticker import EngFormatter, MaxNLocator  # noqa: E402
-
-from bertvariants_jax.training.checkpoints import flat  # noqa: E402
-from bertvariants_jax.training.log import read_metrics  # noqa: E402
+from bertvariants_jax.training.checkpoints import flat
+from bertvariants_jax.training.log import read_metrics
 
 COLOURS = ["#2563eb", "#ea580c", "#059669", "#9333ea", "#db2777", "#0891b2", "#ca8a04", "#475569"]
 INK, FAINT = "#1e293b", "#e2e8f0"
@@ -208,10 +204,11 @@ def page(runs: list[RunRecord], picture: bytes) -> str:
     names = ", ".join(run.name for run in runs)
     image = base64.b64encode(picture).decode()
     tiles = "".join(f'<div class="tile"><b>{html.escape(value)}</b><span>{html.escape(name)}</span></div>'
-                    for name, value in headline(runs[0])) if len(runs) == 1 else ""
+                    for name, value in headline(runs[0]) if len(runs) == 1)
     return (f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-            f'<meta name="viewport" content="width=device-width, initial-scale=1">\n<title>{html.escape(names)}</title>\n'
-            f'<style>{STYLE}</style>\n</head>\n<body>\n<main>\n<h1>{html.escape(names)}</h1>\n'
+            f'<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+            f'<title>{html.escape(names)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>\n'
+            f'<h1>{html.escape(names)}</h1>\n'
             f'<p class="note">{html.escape(written(runs))}</p>\n<div class="tiles">{tiles}</div>\n'
             f'<section class="card"><img alt="curves" src="data:image/png;base64,{image}"></section>\n'
             f'<h2>Final metrics</h2>\n<section class="card">{metrics_table(runs)}</section>\n'
@@ -248,9 +245,9 @@ def config_table(runs: list[RunRecord]) -> str:
     configs = [{name: value if isinstance(value, str) else json.dumps(value)
                 for name, value in flat(run.config) if name} for run in runs]
     names = list(dict.fromkeys(name for config in configs for name in config))
+    values = {name: [config.get(name, "") for config in configs] for name in names}
     return table(["field", *(run.name for run in runs)],
-                 [(len({config.get(name) for config in configs}) > 1, [name, *(config.get(name, "") for config in configs)])
-                  for name in names], numbers=False)
+                 [(len(set(found)) > 1, [name, *found]) for name, found in values.items()], numbers=False)
 
 
 def table(head: list[str], rows: list[tuple[bool, list[str]]], numbers: bool = True) -> str:

@@ -1,5 +1,7 @@
 """Every example is predicted once and its loss counted once, whatever the batch and the devices."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -45,6 +47,23 @@ def test_each_example_once(size, padded, mesh, devices, params):
         np.testing.assert_allclose(losses[f"{key}/loss"], out.sums[key] / weights[key], rtol=1e-5)
     np.testing.assert_allclose(losses["loss"], losses["mlm/loss"] + 0.5 * losses["pair/loss"], rtol=1e-6)
     np.testing.assert_allclose(losses["mlm/accuracy"], out.metrics["mlm/accuracy"][0] / weights["mlm"], rtol=1e-6)
+
+
+def test_evaluations_of_a_run_share_one_program(params):
+    objective, traced = toy.objective(), []
+
+    def seen(name, function):
+        def call(*args):
+            traced.append(name)
+            return function(*args)
+        return call
+
+    objective = dataclasses.replace(objective, predict=seen("predict", objective.predict),
+                                    loss=seen("loss", objective.loss))
+    for _ in range(2):
+        list(evaluate.predictions(objective, params, batches(8)))
+        evaluate.evaluate_loss(objective, params, batches(8))
+    assert sorted(traced) == ["loss", "predict"]
 
 
 def test_nothing_to_evaluate_is_said(params):

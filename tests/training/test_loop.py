@@ -51,8 +51,8 @@ def test_a_run_leaves_all_its_files(whole):
     assert json.loads((out / "config.json").read_text())["optim"]["rate"] == 1e-2
     lines = read_metrics(out / "metrics.jsonl")
     assert [line["step"] for line in lines] == [2, 4, 6, 8, 10, 12]
-    assert {"loss", "mlm/loss", "pair/loss", "mlm/accuracy", "learning_rate", "grad_norm", "tokens_per_second", "data/wait",
-            "steps_per_second"} <= set(lines[-1])
+    assert {"loss", "mlm/loss", "pair/loss", "mlm/accuracy", "learning_rate", "grad_norm", "tokens_per_second",
+            "data/wait", "steps_per_second"} <= set(lines[-1])
     np.testing.assert_allclose(lines[0]["learning_rate"], float(optimizer.schedule(OPTIM, 12)(1)), rtol=1e-6)
     assert outcome.metrics["loss"] == lines[-1]["loss"]
 
@@ -80,8 +80,9 @@ CHILD = textwrap.dedent("""
 def interrupted(out, number, save_every, after):
     """Start a run in its own process and send it a signal when its file says that it is past step `after`."""
     here = pathlib.Path(__file__).parent
-    child = subprocess.Popen([sys.executable, "-c", CHILD, str(out), str(save_every)], stdout=subprocess.PIPE, text=True,
-                             stderr=subprocess.PIPE, env={**os.environ, "PYTHONPATH": f"{here}:{here.parents[1]}"})
+    child = subprocess.Popen([sys.executable, "-c", CHILD, str(out), str(save_every)], text=True,
+                             stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                             env={**os.environ, "PYTHONPATH": f"{here}:{here.parents[1]}"})
     end = time.monotonic() + 120
     while time.monotonic() < end and child.poll() is None:
         path = out / "metrics.jsonl"

@@ -106,7 +106,8 @@ def test_stable_adamw_is_the_published_rule():
 
 
 TREE = {"encoder": {"embeddings": {"word_embeddings": {"embedding": 0}, "norm": {"scale": 0, "bias": 0}},
-                    "layers": {"attention": {"query": {"kernel": 0, "bias": 0}, "r_w_bias": 0, "r_r_bias": 0, "r_s_bias": 0},
+                    "layers": {"attention": {"query": {"kernel": 0, "bias": 0}, "r_w_bias": 0, "r_r_bias": 0,
+                                             "r_s_bias": 0},
                                "norm": {"scale": 0, "bias": 0}}},
         "mlm": {"bias": 0}}
 

@@ -59,8 +59,9 @@ def test_peaks(kind, peak):
 
 def make_run(folder, rate):
     folder.mkdir()
-    lines = [{"step": s, "time": 1e9 + s, "loss": 5 / s, "mlm/loss": 4 / s, "pair/loss": 1 / s, "mlm/accuracy": 1 - 1 / s,
-              "learning_rate": rate, "tokens_per_second": 1e4, "grad_norm": 1.0} for s in range(1, 200)]
+    lines = [{"step": s, "time": 1e9 + s, "loss": 5 / s, "mlm/loss": 4 / s, "pair/loss": 1 / s,
+              "mlm/accuracy": 1 - 1 / s, "learning_rate": rate, "tokens_per_second": 1e4, "grad_norm": 1.0}
+             for s in range(1, 200)]
     lines.append({"step": 199, "time": 1e9 + 199, "eval/accuracy": 0.75, "eval/<b>": 0.5})
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     (folder / "config.json").write_text(json.dumps({"optim": {"rate": rate, "name": "lamb"}}))
