@@ -64,9 +64,14 @@ def linear(hf: str, path: str, axes: int = 1, bias: bool = True) -> list[Row]:
             *([Row(f"{hf}.bias", f"{path}/bias", FLAT)] if bias else [])]
 
 
-def matrix(tf: str, path: str, axes: int = 1) -> list[Row]:
+def tf_dense(tf: str, path: str, axes: int = 1) -> list[Row]:
     """A dense layer's variables in TensorFlow <-> our Dense; `axes` as in `linear`."""
     return [Row(f"{tf}/kernel", f"{path}/kernel", fold(axes)), Row(f"{tf}/bias", f"{path}/bias", FLAT)]
+
+
+def tf_norm(tf: str, path: str) -> list[Row]:
+    """A LayerNorm's variables in TensorFlow <-> our LayerNorm."""
+    return [Row(f"{tf}/gamma", f"{path}/scale"), Row(f"{tf}/beta", f"{path}/bias")]
 
 
 def norm(hf: str, path: str, bias: bool = True) -> list[Row]:

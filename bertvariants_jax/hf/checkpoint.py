@@ -45,8 +45,10 @@ class Report:
         lines = [f"{self.source or 'new'}: {len(self.used)} tensors used"]
         for label, items in (("ignored", self.ignored), ("freshly initialised", self.fresh),
                              ("config fields without meaning here", self.unknown_config)):
+            slots = sum(bool(SLOTS.search(item)) for item in items)
+            kept = [item for item in items if not SLOTS.search(item)]
             if items:
-                lines.append(f"{label}: {', '.join(items)}")
+                lines.append(f"{label}: " + ", ".join([*kept, *([f"{slots} variables of the optimizer"] if slots else [])]))
         return "\n".join(lines)
 
 

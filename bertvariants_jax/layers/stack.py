@@ -25,7 +25,8 @@ def stack(block: Callable[..., nn.Module], length: int, x, *context, per_layer=(
     context: the same at each turn (mask, relative table). per_layer: pytrees sliced along axis 0.
     share: one set of parameters for all turns (ALBERT) instead of a leading axis of `length`; or, for each
       turn, which of `sets` sets it uses, and the leading axis is of `sets`.
-    Sows the output of each turn as intermediates/hidden_states, stacked [length, ...].
+    Sows the output of each turn as intermediates/hidden_states, stacked [length, ...]; what the block sows
+    itself into "intermediates" or "memory" is stacked so too.
     Call inside a compact method: the layer becomes the submodule `name`.
     """
 
@@ -41,8 +42,8 @@ def stack(block: Callable[..., nn.Module], length: int, x, *context, per_layer=(
     turn = Turn
     if compute.remat != "none":
         turn = nn.remat(turn, prevent_cse=False, policy=REMAT_POLICIES[compute.remat])
-    parameters = {"variable_broadcast": "params", "variable_axes": {"intermediates": 0}} if share is True else {
-        "variable_axes": {"params": 0, "intermediates": 0}}
+    parameters = {"variable_broadcast": "params", "variable_axes": {"intermediates": 0, "memory": 0}} if share is True else {
+        "variable_axes": {"params": 0, "intermediates": 0, "memory": 0}}
     scanned = nn.scan(turn, **parameters, split_rngs={"params": share is not True, "dropout": True},
                       in_axes=(0, *(nn.broadcast for _ in context)), length=length,
                       unroll=compute.unroll or length)

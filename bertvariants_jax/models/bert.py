@@ -17,7 +17,7 @@ from bertvariants_jax.layers.heads import Classifier, MaskedLM, Pooler
 from bertvariants_jax.layers.stack import stack
 from bertvariants_jax.models.config import Config
 from bertvariants_jax.models.variant import Head, Variant
-from bertvariants_jax.names import FLAT, Row, linear, norm, table, under
+from bertvariants_jax.names import FLAT, Row, flip, linear, norm, table, tf_dense, tf_norm, under
 
 
 @dataclass(frozen=True)
@@ -91,6 +91,31 @@ def names(cfg: BertConfig) -> list[Row]:
             *under("encoder.layer.{}", "layers", layer_rows(), range(cfg.num_hidden_layers))]
 
 
+def tf_names(cfg: BertConfig) -> dict[str, list[Row]]:
+    """The variables of google-research/bert; its heads' weights are [classes, D], unlike its other kernels."""
+    embeddings = [*(Row(name, f"{name}/embedding") for name in (
+        "word_embeddings", "position_embeddings", "token_type_embeddings")), *tf_norm("LayerNorm", "norm")]
+    layer = [*(row for name in ("query", "key", "value")
+               for row in tf_dense(f"attention/self/{name}", f"attention/{name}")),
+             *tf_dense("attention/output/dense", "attention/out", axes=2),
+             *tf_norm("attention/output/LayerNorm", "attention_norm"),
+             *tf_dense("intermediate/dense", "ffn/up"), *tf_dense("output/dense", "ffn/down"),
+             *tf_norm("output/LayerNorm", "ffn_norm")]
+
+    def head(tf: str) -> list[Row]:
+        return [Row(f"{tf}/output_weights", "dense/kernel", flip()), Row(f"{tf}/output_bias", "dense/bias", FLAT)]
+
+    return {
+        "encoder": [*under("bert/embeddings", "embeddings", embeddings, joint="/"),
+                    *under("bert/encoder/layer_{}", "layers", layer, range(cfg.num_hidden_layers), joint="/")],
+        "pooler": tf_dense("bert/pooler/dense", "dense"),
+        "mlm": [Row("cls/predictions/output_bias", "bias", FLAT), *tf_dense("cls/predictions/transform/dense", "dense"),
+                *tf_norm("cls/predictions/transform/LayerNorm", "norm")],
+        "pair": head("cls/seq_relationship"),
+        "span": head("cls/squad"),
+    }
+
+
 def classifier(hf: str, labels, pooled: bool, dropout: bool = True) -> Head:
     """A dense layer named `hf` in HF's files; labels(cfg) classes; HF's classifier dropout where `dropout`."""
     def module(cfg, compute):
@@ -151,6 +176,11 @@ SIZES = {
     "biobert-large-cased": replace(LARGE, vocab_size=58996),
     "scibert-scivocab-uncased": replace(BASE, vocab_size=31090),
     "scibert-scivocab-cased": replace(BASE, vocab_size=31116),
+    # sentence encoders distilled into narrow BERTs (MiniLM, arXiv:2002.10957)
+    "MiniLM-L12-H384-uncased": sized(12, 384, 12),
+    "all-MiniLM-L12-v2": sized(12, 384, 12),
+    "all-MiniLM-L6-v2": sized(6, 384, 12),
+    "paraphrase-multilingual-MiniLM-L12-v2": sized(12, 384, 12, vocab_size=250037),
 }
 
 DUMMY = BertConfig(vocab_size=61, hidden_size=24, num_hidden_layers=3, num_attention_heads=3,
@@ -159,5 +189,5 @@ DUMMY = BertConfig(vocab_size=61, hidden_size=24, num_hidden_layers=3, num_atten
 BERT = Variant(
     name="bert", config=BertConfig, encoder=Bert, names=names, prefix="bert", heads=HEADS, classes=CLASSES,
     sizes=SIZES, dummy=DUMMY, ignored=(r"embeddings\.position_ids$", r"embeddings\.token_type_ids$"),
-    summary="masked LM + next sentence",
+    tf_names=tf_names, summary="masked LM + next sentence",
 )

@@ -13,7 +13,7 @@ IGNORABLE = frozenset("""
     bos_token_id eos_token_id sep_token_id cls_token_id mask_token_id decoder_start_token_id
     cross_attention_hidden_size chunk_size_feed_forward output_attentions output_hidden_states return_dict
     torchscript pruned_heads tie_encoder_decoder is_encoder_decoder use_bfloat16 language model_max_length
-    task_specific_params prefix tokenizer_class
+    task_specific_params prefix use_mems_eval use_mems_train tokenizer_class tie_weights_
 """.split())
 
 

@@ -1,7 +1,7 @@
 """What a variant is to the rest of the house: a record of its config, network, heads, names and sizes."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
@@ -20,17 +20,22 @@ ENCODER_INPUTS = ("input_ids", "attention_mask", "token_type_ids", "position_ids
 
 class Encoded(NamedTuple):
     """What a head reads: hidden states [B, L, D] (or at P places, [B, P, D]), the mask [B, L], the word
-    table [V, E], and where the variant has a pooler its output [B, D]."""
+    table [V, E], where the variant has a pooler its output [B, D], and on request its next memory; places
+    int32 [B, P], where `at` has been asked; carried: what the encoder sows into the collection "carried",
+    which its heads read besides (DeBERTa's mask decoder)."""
 
     last_hidden_state: jax.Array
     attention_mask: jax.Array | None = None
     word_embeddings: jax.Array | None = None
     pooler_output: jax.Array | None = None
+    mems: Any = None
+    places: jax.Array | None = None
+    carried: Mapping[str, Any] | None = None
 
     def at(self, positions: jax.Array) -> "Encoded":
         """The hidden states at `positions` int32 [B, P] only."""
         return self._replace(last_hidden_state=jnp.take_along_axis(
-            self.last_hidden_state, positions[..., None], axis=1))
+            self.last_hidden_state, positions[..., None], axis=1), places=positions)
 
 
 def traced(sown: Mapping[str, Any]) -> tuple[tuple[jax.Array, ...], tuple[jax.Array, ...]]:
@@ -43,15 +48,17 @@ def traced(sown: Mapping[str, Any]) -> tuple[tuple[jax.Array, ...], tuple[jax.Ar
 class Head:
     """module(cfg, compute) -> a Linen module called as (encoded, deterministic=True); names(cfg) -> rows
     with HF's full names and paths inside the head's parameters; pooled: whether it needs the pooler; tied:
-    further HF names that hold the word table."""
+    further HF names that hold the word table; inputs: keys of a batch that the module takes too, by their
+    names and each optional (SBO's span_boundaries)."""
 
     module: Callable[[Config, Compute], nn.Module]
     names: Callable[[Config], list[Row]]
     pooled: bool = False
     tied: tuple[str, ...] = ()
+    inputs: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)          # itself and no other: a network is then a key of jit's cache
 class Variant:
     """One paper's network, as the registry holds it.
 
@@ -64,7 +71,15 @@ class Variant:
     inputs: further keys of a batch that its encoder takes (XLNet's perm_mask).
     longest: cfg -> the longest sequence that the position table takes, None where any length goes.
     traced: the encoder's intermediates -> hidden states and attentions, where it does not sow as BERT's.
-    aliases: further `model_type`s of HF's config.json that are this network.
+    aliases: further `model_type`s of HF's config.json that are this network, each with the stem of its HF
+        class names ("xlm-roberta": "XLMRoberta"); the config has a field `model_type` that keeps the file's.
+    marks: regular expressions of HF names by which a file says that it is this variant and not an earlier
+        one of the same `model_type` (SpanBERT's files say "bert").
+    fitted: (config, names of a file's tensors) -> the config as the tensors complete it, where config.json leaves
+        something open (DeBERTa's heads).
+    memory: what the encoder sows into the collection "memory" -> what its next call takes as `mems` (XLNet).
+    tf_names: cfg -> rows by part ("encoder", heads) with the variable names of the original's TensorFlow
+        checkpoints, None where there are none. Parts that are not in it are not read from such files.
     padding_side: where its tokenizer pads. packs: whether it takes packed rows (attention_mask numbers above 1).
     """
 
@@ -80,8 +95,12 @@ class Variant:
     word_embeddings: str = "embeddings/word_embeddings/embedding"
     ignored: tuple[str, ...] = ()
     inputs: tuple[str, ...] = ()
-    aliases: tuple[str, ...] = ()
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    marks: tuple[str, ...] = ()
+    fitted: Callable[[Config, Collection[str]], Config] = lambda config, tensors: config
     traced: Callable[[Mapping[str, Any]], tuple[tuple[jax.Array, ...], tuple[jax.Array, ...]]] = traced
+    memory: Callable[[Mapping[str, Any]], Any] | None = None
+    tf_names: Callable[[Config], dict[str, list[Row]]] | None = None
     longest: Callable[[Config], int | None] = lambda config: config.max_position_embeddings
     padding_side: Literal["left", "right"] = "right"
     packs: bool = True
@@ -91,6 +110,11 @@ class Variant:
     def model_types(self) -> tuple[str, ...]:
         """What HF's config.json may call this network."""
         return (self.config.model_type, *self.aliases)
+
+    @property
+    def stem(self) -> str:
+        """What the names of its HF classes begin with ("Bert")."""
+        return next((cls for cls, heads in self.classes.items() if not heads), "").removesuffix("Model")
 
     @property
     def call_arguments(self) -> tuple[str, ...]:
@@ -139,12 +163,19 @@ class Network:
         stream = 1 + list(self.variant.heads).index(name)
         return self.modules[name].init(jax.random.fold_in(rng, stream), encoded).get("params", {})
 
-    def encode(self, params, batch: Mapping[str, jax.Array], rng=None, pool: bool = True) -> Encoded:
-        """Encoder and, where the network has one, pooler. rng: of dropout; None is deterministic."""
+    def encode(self, params, batch: Mapping[str, jax.Array], rng=None, pool: bool = True,
+               remember: bool = False) -> Encoded:
+        """Encoder and, where the network has one, pooler. rng: of dropout; None is deterministic. With
+        `remember`, the record's `mems` are what the next call may be given.
+
+        Raises ValueError for `remember` where the variant has no memory.
+        """
         inputs = {k: batch[k] for k in self.variant.call_arguments if k in batch}
-        hidden = self.encoder.apply({"params": params["encoder"]}, **inputs, deterministic=rng is None,
-                                    rngs=None if rng is None else {"dropout": rng})
-        return self.encoded(params, hidden, batch.get("attention_mask"), rng, pool)
+        hidden, sown = self.encoder.apply({"params": params["encoder"]}, **inputs, deterministic=rng is None,
+                                          rngs=None if rng is None else {"dropout": rng},
+                                          mutable=["carried", *(["memory"] if self._remembers(remember) else [])])
+        encoded = self.encoded(params, hidden, batch.get("attention_mask"), rng, pool)._replace(carried=_carried(sown))
+        return encoded._replace(mems=self.variant.memory(sown["memory"])) if remember else encoded
 
     def encoded(self, params, hidden, attention_mask=None, rng=None, pool: bool = True) -> Encoded:
         """The record that heads read, from hidden states [B, L, D]."""
@@ -156,29 +187,39 @@ class Network:
             encoded = encoded._replace(pooler_output=self.logits(params, "pooler", encoded, rng))
         return encoded
 
-    def logits(self, params, head: str, encoded: Encoded, rng=None) -> jax.Array:
-        """The head's output, float32 where it is a score."""
+    def logits(self, params, head: str, encoded: Encoded, rng=None, batch: Mapping[str, jax.Array] | None = None):
+        """The head's output, float32 where it is a score; `batch` holds the head's own inputs, where it has some."""
         if head not in self.heads:
             raise ValueError(f"this network has no head {head!r}; it has: {', '.join(self.heads) or 'none'}")
         rngs = None if rng is None else {"dropout": jax.random.fold_in(
             rng, 1 + list(self.variant.heads).index(head))}
-        return self.modules[head].apply({"params": params[head]}, encoded, deterministic=rng is None, rngs=rngs)
+        inputs = {key: batch[key] for key in self.variant.heads[head].inputs if batch and key in batch}
+        return self.modules[head].apply({"params": params[head]}, encoded, **inputs, deterministic=rng is None, rngs=rngs)
 
     def scores(self, params, head: str, batch: Mapping[str, jax.Array], rng=None) -> jax.Array:
         """Batch -> the head's output; for "choice" the batch is [B, C, L] and the scores [B, C]."""
         if head != "choice":
-            return self.logits(params, head, self.encode(params, batch, rng), rng)
+            return self.logits(params, head, self.encode(params, batch, rng), rng, batch)
         rows, choices, _ = batch["input_ids"].shape
         flat = {k: v.reshape(rows * choices, *v.shape[2:]) for k, v in batch.items()
                 if k in self.variant.call_arguments}
         return self.logits(params, head, self.encode(params, flat, rng), rng).reshape(rows, choices)
 
-    def trace(self, params, batch: Mapping[str, jax.Array]):
+    def trace(self, params, batch: Mapping[str, jax.Array], remember: bool = False):
         """Deterministic encode that also gives all L+1 hidden states [B, L, D] and the attentions [B, N, L, L]."""
         inputs = {k: batch[k] for k in self.variant.call_arguments if k in batch}
-        hidden, sown = self.encoder.apply({"params": params["encoder"]}, **inputs, mutable=["intermediates"])
+        hidden, sown = self.encoder.apply({"params": params["encoder"]}, **inputs,
+                                          mutable=["intermediates", "carried", *(["memory"] if self._remembers(remember) else [])])
         hidden_states, attentions = self.variant.traced(sown["intermediates"])
-        return self.encoded(params, hidden, batch.get("attention_mask")), hidden_states, attentions
+        encoded = self.encoded(params, hidden, batch.get("attention_mask"))._replace(carried=_carried(sown))
+        if remember:
+            encoded = encoded._replace(mems=self.variant.memory(sown["memory"]))
+        return encoded, hidden_states, attentions
+
+    def _remembers(self, remember: bool) -> bool:
+        if remember and self.variant.memory is None:
+            raise ValueError(f"{self.variant.name} has no memory to return")
+        return remember
 
     def shapes(self) -> dict[str, Any]:
         """The parameter tree as jax.ShapeDtypeStruct, without memory."""
@@ -194,6 +235,10 @@ class Network:
             rows = variant.heads[name].names(self.config)
             tables[name] = under(prefix, "", rows) if name == "pooler" else rows
         return tables
+
+
+def _carried(sown: Mapping[str, Any]) -> dict[str, Any] | None:
+    return {name: value[0] for name, value in sown.get("carried", {}).items()} or None
 
 
 def count(params) -> int:
