@@ -19,9 +19,9 @@ def predictions(objective: Objective, params, batches: Iterable, mesh: jax.shard
 
     batches: finite, of this process's rows. A last batch that is short is filled up and the filling dropped
     again, so one program is compiled per shape. On several processes each gets everybody's rows.
-    outputs: objective.predict's arrays, [rows, ...].
+    outputs: objective.predict's arrays, [rows, ...]. mesh: if not given, the one on which params lie.
     """
-    mesh = sharding.make_mesh() if mesh is None else mesh
+    mesh = sharding.mesh_of(params) if mesh is None else mesh
     run = predictor(objective.predict, mesh)
     for batch in filled(batches, mesh):
         out = jax.device_get(run(params, sharding.place(batch, sharding.batch_sharding(mesh))))
@@ -34,7 +34,7 @@ def predictions(objective: Objective, params, batches: Iterable, mesh: jax.shard
 def evaluate_loss(objective: Objective, params, batches: Iterable, mesh: jax.sharding.Mesh | None = None
                   ) -> dict[str, float]:
     """{"loss", "<term>/loss", metrics} over all batches, without dropout: sums over sums of weights, divided once."""
-    mesh = sharding.make_mesh() if mesh is None else mesh
+    mesh = sharding.mesh_of(params) if mesh is None else mesh
     run = summer(objective.loss, objective.weights, tuple(objective.scales), mesh)
     totals: dict[str, np.ndarray] = {}
     for batch in filled(batches, mesh):

@@ -68,6 +68,17 @@ def make_mesh(mesh: Mesh = Mesh(), devices=None) -> jax.sharding.Mesh:
     return jax.make_mesh(sizes, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
 
 
+def mesh_of(tree) -> jax.sharding.Mesh:
+    """A mesh over the devices, in their order, on which the arrays of `tree` lie; over all devices for numpy arrays."""
+    places = (getattr(leaf, "sharding", None) for leaf in jax.tree.leaves(tree))
+    mesh = next((place.mesh for place in places if isinstance(place, NamedSharding)), None)
+    if mesh is None:
+        return make_mesh()
+    if mesh.axis_names == AXES:
+        return mesh
+    return jax.sharding.Mesh(mesh.devices.reshape(-1, 1, 1), AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
 def spec(name: str, shape: tuple[int, ...], axes: int, sizes: dict[str, int]) -> PartitionSpec:
     """The cut of one leaf. axes: its leading layer axes, never cut. sizes: devices along each mesh axis."""
     tail = shape[axes:]

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from bertvariants_jax.objectives.objective import Objective
 from bertvariants_jax.training import sharding
@@ -158,8 +159,9 @@ def under_pmap(objective: Objective, optimizer: optax.GradientTransformation, *,
         raise ValueError("parallel=pmap runs on one host; use parallel=mesh on several")
     devices = jax.devices() if devices is None else list(devices)
     check_rows(batch_size, len(devices), accumulate)
-    mesh = sharding.make_mesh(devices=devices)
-    rows, whole = sharding.batch_sharding(mesh), sharding.replicated(mesh)
+    # the mesh that pmap makes for itself: on another one, its second step would compile again
+    mesh = jax.sharding.Mesh(np.array(devices), ("devices",), axis_types=(AxisType.Auto,))
+    rows, whole = NamedSharding(mesh, PartitionSpec("devices")), sharding.replicated(mesh)
     start, abstract = opening(objective, optimizer, batch_size, lambda state: {
         key: jax.tree.map(lambda _, key=key: rows if key == "memory" else whole, part) for key, part in state.items()})
     axes = {key: 0 if key == "memory" else None for key in abstract}

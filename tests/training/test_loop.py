@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import toy
 
-from bertvariants_jax.training import loop, optimizer
+from bertvariants_jax.training import evaluate, loop, optimizer
 from bertvariants_jax.training.log import read_metrics
 
 OPTIM = optimizer.Optim(rate=1e-2, warmup=2)
@@ -130,7 +130,11 @@ def test_a_run_goes_on_with_other_devices(whole, tmp_path):
 
 @pytest.mark.parametrize("parallel", ["mesh", "pmap"])
 def test_data_that_ends_ends_the_run(parallel, tmp_path):
-    outcome = run(tmp_path, data=toy.Data(16, length=5), parallel=parallel, keep_last=1)
+    def score(params, step):
+        return evaluate.evaluate_loss(toy.objective(), params, [toy.rows(16)])
+
+    outcome = run(tmp_path, data=toy.Data(16, length=5), parallel=parallel, keep_last=1, evaluate=score)
+    assert outcome.metrics["eval/loss"] > 0
     assert (outcome.step, outcome.stopped_by) == (5, "data")
     assert os.listdir(tmp_path / "checkpoints") == ["5"]
     assert read_metrics(tmp_path / "metrics.jsonl")[-1]["step"] == 5

@@ -122,11 +122,15 @@ def test_a_term_without_weight_is_zero_and_not_nan():
     assert metrics["finite"][0] == 1 and metrics["mlm/loss"].tolist() == [0, 0]
 
 
-@pytest.mark.parametrize("mesh", [sharding.Mesh(), sharding.Mesh(1, 4, 2)])
-def test_the_step_compiles_once(mesh):
-    program = step.under_jit(toy.objective(), optimizer.build(OPTIM, 4), sharding.make_mesh(mesh), batch_size=BATCH,
-                             accumulate=2)
+@pytest.mark.parametrize("mesh", [sharding.Mesh(), sharding.Mesh(1, 4, 2), None])
+def test_the_step_compiles_once(mesh, caplog):
+    objective, build, options = toy.objective(), optimizer.build(OPTIM, 4), {"batch_size": BATCH, "accumulate": 2}
+    program = step.under_pmap(objective, build, **options) if mesh is None else (
+        step.under_jit(objective, build, sharding.make_mesh(mesh), **options))
     state = program.start(jax.random.key(0))
-    for at in range(4):
-        state, _ = program.step(state, program.place(toy.rows(BATCH, seed=at)), jax.random.key(1))
-    assert program.step._cache_size() == 1
+    with jax.log_compiles():
+        for at in range(4):
+            caplog.clear()
+            state, _ = program.step(state, program.place(toy.rows(BATCH, seed=at)), jax.random.key(1))
+            compiled = [record for record in caplog.records if "Finished XLA compilation" in record.getMessage()]
+            assert bool(compiled) == (at == 0)
