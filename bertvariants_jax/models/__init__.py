@@ -5,8 +5,9 @@ from bertvariants_jax.models.bert import BERT
 from bertvariants_jax.models.electra import ELECTRA
 from bertvariants_jax.models.modernbert import MODERNBERT
 from bertvariants_jax.models.variant import Variant
+from bertvariants_jax.models.xlnet import XLNET
 
-VARIANTS: dict[str, Variant] = {variant.name: variant for variant in (BERT, ALBERT, ELECTRA, MODERNBERT)}
+VARIANTS: dict[str, Variant] = {variant.name: variant for variant in (BERT, ALBERT, ELECTRA, MODERNBERT, XLNET)}
 
 
 def find_size(name: str):

@@ -15,6 +15,7 @@ class Case:
     left: bool = False
     segments: int = 2
     inputs: tuple[str, ...] = ("input_ids", "attention_mask", "token_type_ids")
+    further: dict = field(default_factory=dict)   # another input -> how many values it takes
     skip: dict = field(default_factory=dict)      # HF class -> why it is no reference
     tolerance: float = 2e-5
     seed: int = 0                                 # another one where a relu would stand on its kink
@@ -29,9 +30,37 @@ def small(**options):
             "intermediate_size": 40, "max_position_embeddings": 40, **options}
 
 
+def roberta(**options):
+    return small(**{"max_position_embeddings": 42, "type_vocab_size": 1, "layer_norm_eps": 1e-5, "pad_token_id": 1,
+                    **options})
+
+
 def modernbert(**options):
     return small(**{"local_attention": 6, "pad_token_id": 0, "bos_token_id": 1, "cls_token_id": 1, "eos_token_id": 2,
                     "sep_token_id": 2, **options})
+
+
+def xlnet(**options):
+    return {"vocab_size": 61, "d_model": 24, "n_layer": 3, "n_head": 3, "d_inner": 40, "start_n_top": 3, "end_n_top": 4,
+            **options}
+
+
+def distilbert(**options):
+    return {"vocab_size": 61, "dim": 24, "n_layers": 3, "n_heads": 3, "hidden_dim": 40, "max_position_embeddings": 40,
+            **options}
+
+
+def deberta(**options):
+    """As the published files say; HF's own defaults are others."""
+    return small(**{"relative_attention": True, "position_biased_input": False, "pos_att_type": "c2p|p2c",
+                    "type_vocab_size": 0, "layer_norm_eps": 1e-7, "legacy": False, **options})
+
+
+def deberta_v2(**options):
+    return deberta(**{"position_buckets": 6, "share_att_key": True, "norm_rel_ebd": "layer_norm", **options})
+
+
+DEBERTA_CHOICE = {"DebertaForMultipleChoice": "transformers has no such class"}
 
 
 CASES = [
@@ -67,4 +96,14 @@ CASES = [
         local_attention=2, hidden_activation="silu", classifier_activation="gelu_new", decoder_bias=False,
         classifier_pooling="mean", num_labels=1), left=True, inputs=IDS),
     Case("modernbert", "ModernBertConfig", modernbert(num_hidden_layers=1, num_attention_heads=1), inputs=IDS),
+    Case("xlnet", "XLNetConfig", xlnet(), left=True),
+    Case("xlnet", "XLNetConfig", xlnet(attn_type="uni", clamp_len=3, ff_activation="gelu_new", n_layer=2, n_head=1,
+                                       layer_norm_eps=1e-3, num_labels=5, summary_type="first",
+                                       summary_activation="gelu", start_n_top=1),
+         inputs=("input_ids", "token_type_ids")),              # HF's "uni" takes no attention_mask of several rows
+    Case("xlnet", "XLNetConfig", xlnet(bi_data=True, clamp_len=4, ff_activation="silu", n_layer=5, d_model=40, n_head=4,
+                                       num_labels=1, summary_type="mean", summary_use_proj=False, dropout=0.3,
+                                       end_n_top=2), left=True, segments=4),
+    Case("xlnet", "XLNetConfig", xlnet(mem_len=6, reuse_len=4), left=True, seed=1,
+         inputs=IDS),
 ]

@@ -41,6 +41,8 @@ PUBLISHED = {
     "electra-large-generator": (50_999_552, ("mlm",), 51_295_290),
     "ModernBERT-base": (149_014_272, ("mlm",), 149_655_232),
     "ModernBERT-large": (394_781_696, ("mlm",), 395_881_664),
+    "xlnet-base-cased": (116_718_336, ("mlm",), 116_750_336),
+    "xlnet-large-cased": (360_268_800, ("mlm",), 360_300_800),
 }
 
 
