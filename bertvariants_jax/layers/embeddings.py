@@ -1,5 +1,7 @@
 """Word, position and token-type embeddings, summed and normalised (BERT, arXiv:1810.04805)."""
 
+from collections.abc import Callable
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -8,15 +10,19 @@ from bertvariants_jax.layers.dense import FLOAT32, Compute, LayerNorm, dropout, 
 
 
 class Embed(nn.Module):
-    """A table [rows, width]; ids out of range give NaN rows, so check them on the host."""
+    """A table [rows, width]; ids out of range give NaN rows, so check them on the host.
+
+    init: (rng, shape, dtype) -> the fresh table, where it is not drawn with `stddev`.
+    """
 
     rows: int
     width: int
     stddev: float = 0.02
     compute: Compute = FLOAT32
+    init: Callable[..., jax.Array] | None = None
 
     def setup(self):
-        self.embedding = self.param("embedding", initializer(self.stddev), (self.rows, self.width),
+        self.embedding = self.param("embedding", self.init or initializer(self.stddev), (self.rows, self.width),
                                     jnp.dtype(self.compute.param_dtype))
 
     def __call__(self, ids):
@@ -29,11 +35,13 @@ class Embeddings(nn.Module):
 
     `cfg` has HF's fields vocab_size, max_position_embeddings, type_vocab_size, layer_norm_eps,
     hidden_dropout_prob, initializer_range; a `type_vocab_size` of 0 leaves the type table out.
+    normalise: False leaves the LayerNorm out, as pre-norm networks do.
     """
 
     cfg: object
     width: int
     compute: Compute = FLOAT32
+    normalise: bool = True
 
     @nn.compact
     def __call__(self, input_ids, token_type_ids, position_ids, deterministic=True):
@@ -45,20 +53,26 @@ class Embeddings(nn.Module):
                 token_type_ids = jnp.zeros_like(input_ids)
             x = x + table(cfg.type_vocab_size, "token_type_embeddings")(token_type_ids)
         x = x + table(cfg.max_position_embeddings, "position_embeddings")(position_ids)
-        x = LayerNorm(cfg.layer_norm_eps, compute=self.compute, name="norm")(x)
+        if self.normalise:
+            x = LayerNorm(cfg.layer_norm_eps, compute=self.compute, name="norm")(x)
         return dropout(cfg.hidden_dropout_prob, deterministic)(x)
 
 
-def positions(attention_mask: jax.Array) -> jax.Array:
-    """Position of each token in its own sequence, int32 [B, L].
-
-    Counts 0, 1, 2, ... over the row, whatever the padding, and again from 0 where a row is packed:
-    where a token's number differs from that of the last real token before it.
-    """
+def starts(attention_mask: jax.Array) -> jax.Array:
+    """Where a packed sequence begins after another, bool [B, L]: where a token's number differs from that
+    of the last real token before it."""
     index = jnp.arange(attention_mask.shape[1], dtype=jnp.int32)[None]                       # 1 L
     real = attention_mask > 0
     last = jax.lax.cummax(jnp.where(real, index, -1), axis=1)
     before = jnp.pad(last[:, :-1], ((0, 0), (1, 0)), constant_values=-1)       # last real token before me
     number = jnp.take_along_axis(attention_mask, jnp.maximum(before, 0), axis=1)
-    starts = real & (before >= 0) & (number != attention_mask)
-    return index - jax.lax.cummax(jnp.where(starts, index, 0), axis=1)
+    return real & (before >= 0) & (number != attention_mask)
+
+
+def positions(attention_mask: jax.Array) -> jax.Array:
+    """Position of each token in its own sequence, int32 [B, L].
+
+    Counts 0, 1, 2, ... over the row, whatever the padding, and again from 0 where a row is packed.
+    """
+    index = jnp.arange(attention_mask.shape[1], dtype=jnp.int32)[None]                       # 1 L
+    return index - jax.lax.cummax(jnp.where(starts(attention_mask), index, 0), axis=1)

@@ -2,16 +2,23 @@
 
 from bertvariants_jax.models.albert import ALBERT
 from bertvariants_jax.models.bert import BERT
+from bertvariants_jax.models.distilbert import DISTILBERT
 from bertvariants_jax.models.electra import ELECTRA
+from bertvariants_jax.models.ernie import ERNIE
 from bertvariants_jax.models.modernbert import MODERNBERT
+from bertvariants_jax.models.roberta import ROBERTA, XLM_ROBERTA_XL
+from bertvariants_jax.models.spanbert import SPANBERT
 from bertvariants_jax.models.variant import Variant
 from bertvariants_jax.models.xlnet import XLNET
 
-VARIANTS: dict[str, Variant] = {variant.name: variant for variant in (BERT, ALBERT, ELECTRA, MODERNBERT, XLNET)}
+VARIANTS: dict[str, Variant] = {variant.name: variant for variant in (
+    BERT, ROBERTA, XLM_ROBERTA_XL, ALBERT, DISTILBERT, ELECTRA, XLNET,
+    ERNIE, SPANBERT, MODERNBERT,
+)}
 
 
 def find_size(name: str):
-    """(variant, config) of a published size, or of a variant by its own name (its first size).
+    """(variant, config) of a published size, or of a variant by its own or its `model_type`'s name (its first size).
 
     Raises ValueError naming the nearest known names.
     """
@@ -22,6 +29,9 @@ def find_size(name: str):
             return variant, variant.sizes[name]
     if name in VARIANTS:
         return VARIANTS[name], next(iter(VARIANTS[name].sizes.values()))
+    for variant in VARIANTS.values():
+        if name in variant.aliases:
+            return variant, next(cfg for cfg in variant.sizes.values() if cfg.model_type == name)
     known = [*VARIANTS, *(size for variant in VARIANTS.values() for size in variant.sizes)]
     near = difflib.get_close_matches(name, known, 3) or list(VARIANTS)
     raise ValueError(f"no variant or size is called {name!r}; did you mean {', '.join(near)}?")
