@@ -2,6 +2,9 @@
 
 from bertvariants_jax.models.albert import ALBERT
 from bertvariants_jax.models.bert import BERT
+from bertvariants_jax.models.deberta import DEBERTA
+from bertvariants_jax.models.deberta_v2 import DEBERTA_V2
+from bertvariants_jax.models.deberta_v3 import DEBERTA_V3
 from bertvariants_jax.models.distilbert import DISTILBERT
 from bertvariants_jax.models.electra import ELECTRA
 from bertvariants_jax.models.ernie import ERNIE
@@ -12,7 +15,8 @@ from bertvariants_jax.models.variant import Variant
 from bertvariants_jax.models.xlnet import XLNET
 
 VARIANTS: dict[str, Variant] = {variant.name: variant for variant in (
-    BERT, ROBERTA, XLM_ROBERTA_XL, ALBERT, DISTILBERT, ELECTRA, XLNET,
+    BERT, ROBERTA, XLM_ROBERTA_XL, ALBERT, DISTILBERT, ELECTRA, XLNET, DEBERTA,
+    DEBERTA_V3, DEBERTA_V2,                # one model_type: v2 is what has a convolution
     ERNIE, SPANBERT, MODERNBERT,
 )}
 

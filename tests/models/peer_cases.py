@@ -128,4 +128,32 @@ CASES = [
                                        end_n_top=2), left=True, segments=4),
     Case("xlnet", "XLNetConfig", xlnet(mem_len=6, reuse_len=4), left=True, seed=1,
          inputs=IDS),
+    Case("deberta", "DebertaConfig", deberta(), skip=DEBERTA_CHOICE),
+    Case("deberta", "DebertaConfig", deberta(
+        legacy=True, position_biased_input=True, type_vocab_size=3, embedding_size=16, pos_att_type=["c2p"],
+        max_relative_positions=5, num_hidden_layers=1, num_attention_heads=1, num_labels=5), segments=3, skip=DEBERTA_CHOICE),
+    Case("deberta", "DebertaConfig", deberta(
+        pos_att_type="p2c|p2p", num_hidden_layers=5, hidden_size=40, num_attention_heads=4, num_labels=1,
+        layer_norm_eps=1e-3, hidden_act="gelu_new", pooler_hidden_act="tanh", pooler_dropout=0.2, cls_dropout=0.3),
+         skip=DEBERTA_CHOICE),
+    Case("deberta", "DebertaConfig", deberta(relative_attention=False, position_biased_input=True, num_hidden_layers=2),
+         inputs=IDS, skip=DEBERTA_CHOICE),
+    Case("deberta-v2", "DebertaV2Config", deberta_v2(conv_kernel_size=3, conv_act="gelu")),
+    Case("deberta-v2", "DebertaV2Config", deberta_v2(
+        conv_kernel_size=5, conv_groups=2, share_att_key=False, norm_rel_ebd="none", position_buckets=-1,
+        max_relative_positions=5, legacy=True, position_biased_input=True, type_vocab_size=3, embedding_size=16,
+        num_hidden_layers=1, num_attention_heads=1, num_labels=5), segments=3),
+    Case("deberta-v2", "DebertaV2Config", deberta_v2(
+        conv_kernel_size=1, conv_act="relu", share_att_key=False, position_buckets=8, max_relative_positions=13,
+        pos_att_type=["p2c"], num_hidden_layers=5, hidden_size=40, num_attention_heads=4, num_labels=1,
+        layer_norm_eps=1e-3, cls_dropout=0.3), seed=1),
+    Case("deberta-v3", "DebertaV2Config", deberta_v2()),
+    Case("deberta-v3", "DebertaV2Config", deberta_v2(
+        share_att_key=False, pos_att_type="c2p", legacy=True, position_biased_input=True, type_vocab_size=2,
+        embedding_size=40, max_relative_positions=9, num_hidden_layers=2, num_attention_heads=1, num_labels=5)),
+    Case("deberta-v3", "DebertaV2Config", deberta_v2(
+        pos_att_type="p2c", norm_rel_ebd="none", position_buckets=-1, num_hidden_layers=5, hidden_size=40,
+        num_attention_heads=4, num_labels=1, pooler_hidden_act="gelu_new", layer_norm_eps=1e-3)),
+    Case("deberta-v3", "DebertaV2Config", deberta_v2(relative_attention=False, pos_att_type=None, num_hidden_layers=2),
+         inputs=IDS),
 ]

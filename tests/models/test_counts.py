@@ -65,6 +65,16 @@ PUBLISHED = {
     "ModernBERT-large": (394_781_696, ("mlm",), 395_881_664),
     "xlnet-base-cased": (116_718_336, ("mlm",), 116_750_336),
     "xlnet-large-cased": (360_268_800, ("mlm",), 360_300_800),
+    "deberta-base": (138_601_728, ("mlm",), 139_244_121),
+    "deberta-large": (405_163_008, ("mlm",), 406_264_921),
+    "deberta-xlarge": (757_804_032, ("mlm",), 758_905_945),
+    "deberta-v2-xlarge": (884_593_152, ("mlm",), 887_085_156),
+    "deberta-v2-xxlarge": (1_564_549_632, ("mlm",), 1_567_041_636),
+    "deberta-v3-xsmall": (70_682_112, ("mlm",), 70_958_820),
+    "deberta-v3-small": (141_304_320, ("mlm",), 142_024_548),
+    "deberta-v3-base": (183_831_552, ("mlm",), 184_551_780),
+    "deberta-v3-large": (434_012_160, ("mlm",), 435_191_908),
+    "mdeberta-v3-base": (278_218_752, ("mlm",), 279_061_880),
 }
 
 
