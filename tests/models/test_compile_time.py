@@ -11,6 +11,7 @@ import pytest
 from bertvariants_jax.layers.dense import Compute
 from bertvariants_jax.models import VARIANTS
 
+OPTIMISED = {"xla_backend_optimization_level": 3, "xla_llvm_disable_expensive_passes": False}  # as users compile
 DEPTH = ("num_hidden_layers", "n_layers", "n_layer")           # HF's names of it
 
 
@@ -46,13 +47,13 @@ def test_unrolling_is_what_grows_it():
 def test_compile_time_of_24_layers_is_within_half_again_of_6(variant):
     """Seconds in XLA, forward and backward, the least of three each; the depths take turns."""
     seconds = {24: [], 6: []}
-    lowered(variant, 3).compile()                               # warms the compiler up
+    lowered(variant, 3).compile(OPTIMISED)                      # warms the compiler up
     for _ in range(3):
         for layers, spent in seconds.items():
             program = lowered(variant, layers)
             jax.clear_caches()
             start = time.process_time()                         # of this process: others share the machine
-            program.compile()
+            program.compile(OPTIMISED)
             spent.append(time.process_time() - start)
     ratio = np.min(seconds[24]) / np.min(seconds[6])
     print(f"{variant}: 24 layers {min(seconds[24]):.2f} s, 6 layers {min(seconds[6]):.2f} s, ratio {ratio:.2f}")
