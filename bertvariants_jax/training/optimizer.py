@@ -235,7 +235,7 @@ def layer_exponents(params, top: int = 2):
             return values.reshape((layers,) + (1,) * (leaf.ndim - 1))
         if re.search(r"(^|/)layers/", name):  # shared by all layers
             return top
-        if re.search(r"(^|/)encoder/", name) and not re.search(r"/final_norm/", name):
+        if re.search(r"(^|/)encoder/(?!(final_)?norm/)", name):
             return top + depth
         return 0
 

@@ -175,7 +175,9 @@ def test_the_first_update_of_a_warm_up_moves_nothing():
 def test_layer_decay_multiplies_as_electra_does():
     params = toy.objective().init(jax.random.key(0))
     params["encoder"]["embeddings_project"] = {"kernel": jnp.zeros((2, 2))}
+    params["encoder"]["final_norm"] = {"scale": jnp.ones(2)}
     exponents = optimizer.layer_exponents(params)
+    assert exponents["encoder"]["final_norm"]["scale"] == 0
     assert np.ravel(exponents["encoder"]["layers"]["norm"]["bias"]).tolist() == [4, 3, 2]
     assert exponents["encoder"]["embeddings"]["word_embeddings"]["embedding"] == 5
     assert exponents["encoder"]["embeddings_project"]["kernel"] == 5
