@@ -47,6 +47,8 @@ KEYS: dict[str, Key] = {
     ),
     "start_positions": Key(("B",), _I, 0, "first token of the answer; 0 where there is none"),
     "end_positions": Key(("B",), _I, 0, "last token of the answer"),
+    "p_mask": Key(("B", "L"), _I, 1, "1 where no answer can stand: question, separators, padding"),
+    "is_impossible": Key(("B",), _I, 0, "1 for a question without answer"),
     "example_weight": Key(("B",), _F, 0, "0 for the filling of the last evaluation batch, else 1"),
     "example_id": Key(("B",), _I, -1, "row of the source, -1 for filling; stays on the host"),
     "sequence_positions": Key(("B", "S"), _I, 0, "packed rows: where each sequence begins"),

@@ -1,5 +1,6 @@
 """Fine-tuning objectives: one for each kind of head."""
 
+import jax
 import jax.numpy as jnp
 
 from bertvariants_jax.objectives.losses import accuracy, cross_entropy, example_weights, weighted
@@ -77,3 +78,37 @@ def extraction(network) -> Objective:
         return {"start_logits": start[..., 0], "end_logits": end[..., 0]}
 
     return Objective(network.init, weights, loss, predict, {"span": 1.0})
+
+
+def beam_extraction(network, unanswerable: bool = True) -> Objective:
+    """XLNet's SQuAD loss: mean of the cross-entropies of the start and of the end given the true start, plus with
+    `unanswerable` half the binary cross-entropy of `is_impossible` int32 [B].
+
+    network has a head "beam"; `p_mask` int32 [B, L], where the batch has it, is 1 where no answer can stand. A
+    question without answer has both positions at `<cls>`. predict: the best starts and the best ends of each, with
+    their probabilities, and "cls_logits" [B], above 0 where there seems to be no answer.
+    """
+
+    def weights(batch):
+        count = jnp.sum(example_weights(batch, "input_ids"))
+        return {"span": count} | ({"impossible": count} if unanswerable else {})
+
+    def loss(params, batch, rng, memory=None):
+        out, counted = network.scores(params, "beam", batch, rng), example_weights(batch, "input_ids")
+        starts, ends = batch["start_positions"], batch["end_positions"]
+        losses = (cross_entropy(out.start_logits, starts) + cross_entropy(out.end_logits, ends)) / 2
+        right = (jnp.argmax(out.start_logits, axis=1) == starts) & (jnp.argmax(out.end_logits, axis=1) == ends)
+        sums = {"span": weighted(losses, counted)}
+        metrics = {"span/accuracy": (weighted(right.astype(jnp.float32), counted), jnp.sum(counted))}
+        if unanswerable:
+            truth, logits = batch["is_impossible"] > 0, out.cls_logits
+            sums["impossible"] = weighted(jnp.where(truth, jax.nn.softplus(-logits), jax.nn.softplus(logits)), counted)
+            metrics["impossible/accuracy"] = (
+                weighted(((logits > 0) == truth).astype(jnp.float32), counted), jnp.sum(counted))
+        return Loss(sums, metrics)
+
+    def predict(params, batch):
+        asked = {key: value for key, value in batch.items() if key != "start_positions"}
+        return {key: value for key, value in network.scores(params, "beam", asked)._asdict().items() if value is not None}
+
+    return Objective(network.init, weights, loss, predict, {"span": 1.0} | ({"impossible": 0.5} if unanswerable else {}))

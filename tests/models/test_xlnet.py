@@ -12,6 +12,7 @@ import pytest
 import bertvariants_jax as bv
 from bertvariants_jax.models.variant import Encoded
 from bertvariants_jax.models.xlnet import DUMMY, HEADS, XLNET, Targets, XLNetConfig, shift
+from bertvariants_jax.objectives.finetune import beam_extraction
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -296,6 +297,38 @@ def test_beam_head():
     assert not np.allclose(moved.cls_logits, out.cls_logits)
     same = network.scores(params, "beam", {**batch, "p_mask": barred, "cls_index": np.array([8, 8], np.int32)})
     np.testing.assert_allclose(same.cls_logits, out.cls_logits, atol=1e-6)
+
+
+def test_beam_objective():
+    """Start and end as HF weighs them, the answer class by half; twenty steps of descent learn four questions."""
+    network, _ = network_of(("beam",), n_layer=1)
+    objective = beam_extraction(network)
+    batch = {"input_ids": ids_of(4, 9), "attention_mask": np.ones((4, 9), np.int32),
+             "p_mask": np.array([[1, 1, 0, 0, 0, 0, 0, 1, 0]] * 4, np.int32),
+             "start_positions": np.array([2, 4, 8, 3], np.int32), "end_positions": np.array([3, 6, 8, 3], np.int32),
+             "is_impossible": np.array([0, 0, 1, 0], np.int32)}
+
+    @jax.jit
+    @jax.value_and_grad
+    def loss(params):
+        sums, weights = objective.loss(params, batch, None).sums, objective.weights(batch)
+        return sum(objective.scales[k] * sums[k] / weights[k] for k in sums)
+
+    params = objective.init(jax.random.key(0))
+    out = network.scores(params, "beam", batch)
+    want = (-np.take_along_axis(np.asarray(jax.nn.log_softmax(out.start_logits)), batch["start_positions"][:, None], 1)
+            - np.take_along_axis(np.asarray(jax.nn.log_softmax(out.end_logits)), batch["end_positions"][:, None], 1)).mean() / 2
+    impossible = 1 / (1 + np.exp(-np.asarray(out.cls_logits)))
+    want += 0.5 * -np.log(np.where(batch["is_impossible"], impossible, 1 - impossible)).mean()
+    first = loss(params)[0]
+    np.testing.assert_allclose(first, want, rtol=1e-5)
+    for _ in range(60):
+        value, gradient = loss(params)
+        params = jax.tree.map(lambda p, g: p - 0.1 * g, params, gradient)
+    assert value < first / 2
+    predicted = objective.predict(params, batch)
+    assert set(predicted) == {"start_logits", "start_top_probs", "start_top_index", "end_top_probs", "end_top_index",
+                              "cls_logits"}
 
 
 def test_summaries_with_and_without_a_mask():
