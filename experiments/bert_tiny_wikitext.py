@@ -15,6 +15,6 @@ def recipe(tokenizer: str = "") -> Recipe:
         task=Pretrain(max_length=128, max_predictions=20, dupe_factor=2),
         model=model("bert-tiny", tokenizer, **({} if tokenizer else {"vocab_size": 8192})),
         optim=Optim("adamw", rate=1e-3, schedule="shifted", warmup=0.05),
-        settings=Settings(steps=6000, batch_size=64, log_every=50, eval_every=2000, save_every=1000),
+        settings=Settings(steps=4000, batch_size=32, log_every=50, eval_every=1000, save_every=500),
         compute=Compute(unroll=0),
     )
