@@ -2,12 +2,14 @@
 
     python tools/bench_infer.py                     # BERT-base, 8 x 128 and 1 x 128, float32, 2 threads
     python tools/bench_infer.py --size bert-large-uncased --shapes 128x512 --dtype bfloat16
+    python tools/bench_infer.py --all --shapes 8x128       # the first size of every variant, one line each
 
 Both sides run the encoder, deterministic, on the same ids without padding. Each side runs in a process of its own, in
 turns (A B A B ...); ratio is ours over the peer's, pair by pair. FLOPs: matrix and attention products, a multiply-add is 2.
 """
 
 import argparse
+import itertools
 import json
 import sys
 
@@ -64,9 +66,20 @@ def peer(options):
     serve(forward, lambda seconds: {})
 
 
+def first_sizes():
+    from bertvariants_jax.models import VARIANTS
+    from bertvariants_jax.models.variant import count
+
+    for variant in VARIANTS.values():
+        size, config = next(iter(variant.sizes.items()))
+        if count(variant.network(config).shapes()) <= 300e6 and variant.name != "spanbert":      # BERT's network
+            yield size
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", default="bert-base-uncased")
+    parser.add_argument("--all", action="store_true", help="every variant's first size of at most 300M parameters")
     parser.add_argument("--shapes", nargs="+", default=["8x128", "1x128"], help="batch x length")
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
     parser.add_argument("--unroll", type=int, default=0, help="layers a turn; 0 is all")
@@ -77,14 +90,14 @@ def main():
     options = parser.parse_args()
     if options.side:
         return {"ours": ours, "peer": peer}[options.side](options)
-    for shape in options.shapes:
-        arguments = ["--size", options.size, "--shapes", shape, "--dtype", options.dtype, "--unroll", str(options.unroll),
+    for size, shape in itertools.product(first_sizes() if options.all else [options.size], options.shapes):
+        arguments = ["--size", size, "--shapes", shape, "--dtype", options.dtype, "--unroll", str(options.unroll),
                      "--attention", options.attention, "--threads", str(options.threads)]
         sides = [Side(name, arguments) for name in ("ours", "peer")]
         for _ in range(options.runs):
             for side in sides:
                 side.step()
-        about = {"bench": "infer", "size": options.size, "shape": shape, "dtype": options.dtype}
+        about = {"bench": "infer", "size": size, "shape": shape, "dtype": options.dtype}
         for side in sides:
             rest = {key: value for key, value in side.last.items() if key != "seconds"}
             print(json.dumps({**about, "side": side.name, **side.about, "seconds": spread(side.seconds), **rest}))
