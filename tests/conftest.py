@@ -11,7 +11,7 @@ os.environ["XLA_FLAGS"] = ("--xla_force_host_platform_device_count=8"
                            # tests compile far more than they compute: LLVM's optimizer would double their time
                            " --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true")
 
-import pytest  # noqa: E402
+import pytest
 
 CHOICES = {"peers": "compares with torch and transformers, live", "long": "takes minutes"}
 

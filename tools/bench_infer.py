@@ -11,7 +11,6 @@ turns (A B A B ...); ratio is ours over the peer's, pair by pair. FLOPs: matrix 
 import argparse
 import itertools
 import json
-import sys
 
 from bench_train import Side, serve, spread
 

@@ -140,7 +140,7 @@ _END = re.compile(r"(?P<western>[.!?…]+)[\"'”’»)\]]*\s+|[。！？]+[”�
 _LAST_WORD = re.compile(r"[\w.]+$")
 _CJK = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
 _ABBREVIATIONS = frozenset(
-    "mr mrs ms dr prof rev gen col capt lt sgt maj hon sr jr st mt ft messrs mme mlle vs etc "  # noqa: SIM905
+    "mr mrs ms dr prof rev gen col capt lt sgt maj hon sr jr st mt ft messrs mme mlle vs etc "
     "al cf ca approx no nos vol pp fig figs eq eqs sec ch ed eds inc ltd co corp dept univ "
     "jan feb mar apr jun jul aug sep sept oct nov dec".split()
 )

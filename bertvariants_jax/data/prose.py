@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from bertvariants_jax.data.documents import Document, sentences
 
 _SKIPPED_FOLDERS = frozenset(
-    "test tests testing idle_test __pycache__ _vendor vendor vendored third_party licenses "  # noqa: SIM905
+    "test tests testing idle_test __pycache__ _vendor vendor vendored third_party licenses "
     "license include node_modules site-packages dist-packages lib2to3 config locale data "
     "testdata".split()
 )
@@ -198,7 +198,7 @@ _LICENCE = re.compile(
 )
 _WORD = re.compile(r"[A-Za-z][A-Za-z'’-]*")
 _COMMON = frozenset(
-    "the a an of to is are be in and or for that this with as it by on if not from which can "  # noqa: SIM905
+    "the a an of to is are be in and or for that this with as it by on if not from which can "
     "will when has have".split()
 )
 
