@@ -187,8 +187,10 @@ class DebertaV2(nn.Module):
             rows, _ = reachable(cfg, input_ids.shape[1])
             table = Embed(2 * cfg.buckets, cfg.hidden_size, cfg.initializer_range, self.compute, name="rel_embeddings")
             relative = pick(table.embedding, rows).astype(self.compute.dtype)                # U D
-            if cfg.normed:
-                relative = LayerNorm(cfg.layer_norm_eps, compute=self.compute, name="rel_norm")(relative)
+        if cfg.normed:                              # HF has it without relative attention too, where nothing reads it
+            norm = LayerNorm(cfg.layer_norm_eps, compute=self.compute, name="rel_norm")
+            normed = norm(jnp.zeros((1, cfg.hidden_size)) if relative is None else relative)
+            relative = None if relative is None else normed
         if cfg.conv_kernel_size > 0:
             convolved = Convolution(cfg, self.compute, name="conv")(x, attention_mask, deterministic), attention_mask
             per_layer = (jnp.arange(cfg.num_hidden_layers) == 0,)
@@ -213,7 +215,7 @@ def names(cfg: DebertaV2Config) -> list[Row]:
     return [*under("embeddings", "embeddings", deberta.embedding_rows(cfg)),
             *under("encoder.layer.{}", "layers", layer, range(cfg.num_hidden_layers)),
             *(table("encoder.rel_embeddings", "rel_embeddings") if cfg.relative_attention else []),
-            *(norm("encoder.LayerNorm", "rel_norm") if cfg.relative_attention and cfg.normed else []),
+            *(norm("encoder.LayerNorm", "rel_norm") if cfg.normed else []),
             *(under("encoder.conv", "conv", convolution) if cfg.conv_kernel_size > 0 else [])]
 
 
