@@ -33,6 +33,7 @@ def attend(module: nn.Module, q, k, v, mask, bias=None, *, scale=None, dropout_r
     scale = 1.0 / math.sqrt(q.shape[-1]) if scale is None else scale
     drops = dropout_rate > 0 and not deterministic
     if compute.attention == "cudnn" and not drops and not module.is_mutable_collection("intermediates"):
+        bias = None if bias is None else bias.astype(q.dtype)
         return jax.nn.dot_product_attention(q, k, v, bias=bias, mask=mask, scale=scale, implementation="cudnn")
     q, k, v = (jnp.swapaxes(x, 1, 2) for x in (q, k, v))   # heads first: XLA:CPU is six times slower without
     scores = einsum("bnqh,bnkh->bnqk", q, k) * scale                                         # B N Q K

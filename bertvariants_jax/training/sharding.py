@@ -44,7 +44,7 @@ FSDP = "fsdp"  # the largest axis that divides
 # ways makes XLA gather it whole at each look-up.
 RULES = [
     (r"word_embeddings/embedding$", [(("model", "fsdp"), None), (None, ("model", "fsdp")), ("model", None)]),
-    (r"(query|key|value|qkv)/kernel$", [(None, "model", None)]),
+    (r"(query|key|value|position|qkv)/kernel$", [(None, "model", None)]),
     (r"attention/out/kernel$", [("model", None, None)]),
     (r"ffn/up/kernel$", [(None, "model")]),
     (r"ffn/down/kernel$", [("model", None)]),
