@@ -134,7 +134,7 @@ def train(arguments: list[str]) -> None:
     if not isinstance(recipe, Recipe):
         raise ValueError(f"{path}: recipe() returned {type(recipe).__name__}, expected a Recipe")
     # Each field's type is narrowed to what the recipe holds there, so that the flags are those of its own task.
-    fields = [(f.name, Annotated[Settings, tyro.conf.OmitArgPrefixes] if f.name == "settings" else type(held),
+    fields = [(f.name, Annotated[Settings, tyro.conf.arg(name="")] if f.name == "settings" else type(held),
                dataclasses.field(default=held))
               for f in dataclasses.fields(Recipe) for held in (getattr(recipe, f.name),)]
     command = dataclasses.make_dataclass("Train", [

@@ -73,7 +73,7 @@ class Recipe:
     task: Task
     model: Model
     optim: Optim = Optim()
-    settings: Annotated[Settings, tyro.conf.OmitArgPrefixes] = Settings()
+    settings: Annotated[Settings, tyro.conf.arg(name="")] = Settings()
     compute: Compute = Compute()
     workers: int = 0
 
