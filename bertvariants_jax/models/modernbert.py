@@ -206,8 +206,12 @@ def local_mask(attention_mask, reach: int, block: int | None):
 
 
 def block_size(length: int, reach: int) -> int | None:
-    """Queries a block, None where the whole row at once is no more work."""
-    block = max(1, reach)
+    """Queries a block, None where the whole row at once is no more work.
+
+    Twice the reach: 256 keys for 128 queries of the published window, which measured faster than blocks of
+    64 (three times the keys and values to copy) and of 256, and fills the lanes of a TPU.
+    """
+    block = max(1, 2 * reach)
     return block if length > block + 2 * reach else None
 
 
