@@ -31,28 +31,6 @@ def mfu(flops_per_step: float, seconds: float, devices: int | None = None) -> fl
     return flops_per_step / (seconds * peak * (devices or jax.device_count())) if peak else None
 
 
-def forward_flops(*, batch: int, length: int, layers: int, hidden: int, ffn: int, vocab: int = 0, predicted: int = 0,
-                  embedding: int | None = None, gated: bool = False, attended: float | None = None) -> float:
-    """FLOPs of one forward pass of a BERT-like encoder and its prediction head.
-
-    predicted: positions a row that get logits over `vocab`. embedding: width of the word table, if not
-    `hidden`. gated: a GLU feed-forward, three products instead of two. attended: keys a query sees, on
-    average over the layers, if not `length` (local attention).
-    """
-    embedding = embedding or hidden
-    token = 2 * layers * (4 * hidden * hidden + (3 if gated else 2) * hidden * ffn)
-    if embedding != hidden:
-        token += 2 * embedding * hidden
-    token += 4 * layers * (length if attended is None else attended) * hidden         # q k^T and probs v
-    head = 2 * (hidden * embedding + embedding * vocab) if vocab else 0               # transform, decoder
-    return float(batch * (length * token + predicted * head))
-
-
-def train_flops(**shape) -> float:
-    """FLOPs of one training step, forward and backward: three times `forward_flops` of the same arguments."""
-    return 3 * forward_flops(**shape)
-
-
 def count_flops(function, *abstract) -> float:
     """FLOPs of the matrix products and convolutions of function(*abstract), loops counted at their full length.
 

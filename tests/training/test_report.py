@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from bertvariants_jax.training import flops, report
+from bertvariants_jax.training import report
 from bertvariants_jax.training.log import Log, brief, read_metrics
 
 
@@ -32,29 +32,6 @@ def test_plain_lines_tell_loss_speed_and_time_left(tmp_path, capsys):
         log(2, {"loss": 1.0})
     assert not (tmp_path / "other").exists()
     assert [brief(x) for x in (3.14159, 1500, 2.5e6)] == ["3.14", "1.5k", "2.5M"]
-
-
-def test_work_of_the_published_table():
-    """GFLOP a sequence of BERT-base and -large at 15% predicted positions, as counted elsewhere, and two others."""
-    base = {"layers": 12, "hidden": 768, "ffn": 3072, "vocab": 30522, "batch": 1}
-    assert flops.forward_flops(**base, length=128) / 1e9 == pytest.approx(22.3, abs=0.1)
-    assert flops.train_flops(**base, length=128, predicted=20) / 1e9 == pytest.approx(69.8, rel=0.01)
-    assert flops.train_flops(**base, length=512, predicted=77) / 1e9 == pytest.approx(301, rel=0.01)
-    large = {"layers": 24, "hidden": 1024, "ffn": 4096, "vocab": 30522, "batch": 1}
-    assert flops.train_flops(**large, length=512, predicted=77) / 1e9 == pytest.approx(1020, rel=0.01)
-    assert flops.peak_flops() is None and flops.mfu(1e12, 1.0) is None
-
-
-class Chip:
-    def __init__(self, kind):
-        self.device_kind = kind
-
-
-@pytest.mark.parametrize("kind, peak", [("TPU v4", 275e12), ("TPU v5 lite", 197e12), ("TPU v5p", 459e12),
-                                        ("TPU v6 lite", 918e12), ("NVIDIA H200", 989e12),
-                                        ("NVIDIA A100-SXM4-40GB", 312e12), ("cpu", None)])
-def test_peaks(kind, peak):
-    assert flops.peak_flops(Chip(kind)) == peak
 
 
 def make_run(folder, rate):
