@@ -3,7 +3,11 @@
     bertvariants train experiments/bert_tiny_wikitext.py --out runs/bert_tiny \\
         --task.data 'text:wiki/*.txt.gz' --task.evaluation text:wikitext-2/valid.txt
 
-Minutes on a CPU; without --task.data it reads the documentation of the installed Python.
+Without --task.data it reads the documentation of the installed Python.
+
+Measured on 2 CPU cores (25k tokens/s, 11 minutes) on 7M words of Wikipedia's featured articles and seven novels, evaluated on
+WikiText-2's validation text: masked accuracy 0.135 at loss 6.26 (its commonest piece makes 0.085; at step 1000 it is 0.119 at
+6.44), next-sentence accuracy 0.644 (majority 0.513); on the training text 0.140 and 0.762.
 """
 
 from bertvariants_jax.recipe import Compute, Optim, Pretrain, Recipe, Settings, model

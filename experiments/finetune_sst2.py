@@ -5,6 +5,11 @@
 
 Data comes from TFDS, or with --data from the original train.tsv and dev.tsv (gz too). --start "" trains the same
 network as BERT-tiny from fresh weights, for comparison.
+
+Measured on 2 CPU cores, float32, dev accuracy over all 872 sentences (majority 0.509):
+  all-MiniLM-L6-v2 (6 layers, 384): 0.883   --task.rows 40000 --task.max-length 48 --steps 1000 --optim.rate 1e-4, 8 minutes
+  BERT-tiny of bert_tiny_wikitext.py: 0.782   --task.rows 30000 --task.max-length 48 --steps 1800 --optim.rate 3e-4, 2 minutes
+  the same network from fresh weights: 0.789   with the same flags: 16M tokens of pre-training are too few to help here
 """
 
 from bertvariants_jax.recipe import Compute, Model, Optim, Recipe, Settings, glue, model
