@@ -4,7 +4,7 @@
     python tools/bench_train.py --size bert-large-uncased --batch 64 --length 512 --dtype bfloat16 --peer none
 
 A step is forward, backward, clipping and AdamW over masked LM with 20 (15% of the length) predictions a row, dropout on.
-The peer takes the same step, and like `BertForMaskedLM` scores the vocabulary at every position. Each side runs in a
+The peer takes the same step, and like every `...ForMaskedLM` scores the vocabulary at every position. Each side runs in a
 process of its own, in turns (A B A B ...); ratio is ours over the peer's, pair by pair.
 MFU convention: matrix and attention products, a multiply-add is 2, a step is three forwards, the vocabulary counted at
 the predicted positions only, nothing recomputed; over the device's dense bf16 peak (unknown on a CPU, then GFLOP/s).
@@ -66,8 +66,8 @@ def peer(options):
     torch.set_num_threads(options.threads)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     data = config.to_json()
-    data.pop("model_type")
-    net = transformers.BertForMaskedLM(transformers.BertConfig(**data)).to(device).train()
+    config_of = transformers.AutoConfig.for_model(data.pop("model_type"), **data)
+    net = transformers.AutoModelForMaskedLM.from_config(config_of).to(device).train()
     if options.compile:
         net = torch.compile(net)
     optimizer = torch.optim.AdamW(net.parameters(), lr=1e-4, weight_decay=0.01, fused=options.compile or device == "cuda")
