@@ -1,7 +1,9 @@
 """Eight fake CPU devices, the options that choose slow or peer tests, and the shared real data."""
 
+import itertools
 import os
 import pathlib
+import sys
 
 # before JAX is imported; without NPROC, queued steps over fake devices starve XLA's thread pool and hang
 os.environ["JAX_PLATFORMS"] = "cpu"
@@ -13,6 +15,7 @@ os.environ["XLA_FLAGS"] = ("--xla_force_host_platform_device_count=8"
 
 import pytest
 
+DONE = itertools.count(1)
 CHOICES = {"peers": "compares with torch and transformers, live", "long": "takes minutes"}
 
 
@@ -32,6 +35,12 @@ def pytest_collection_modifyitems(config, items):
             for item in items:
                 if name in item.keywords:
                     item.add_marker(pytest.mark.skip(reason=f"needs --{name}"))
+
+
+def pytest_runtest_teardown():
+    """Forget compiled programs now and then: thousands of them would take gigabytes."""
+    if next(DONE) % 100 == 0 and "jax" in sys.modules:
+        sys.modules["jax"].clear_caches()
 
 
 @pytest.fixture(scope="session")
