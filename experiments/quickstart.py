@@ -1,4 +1,4 @@
-"""Minutes on a laptop: pre-train a small BERT on the documentation that every Python has, then fine-tune it.
+"""Minutes on a laptop: pre-train a small BERT on the documentation of the installed packages, then fine-tune it.
 
     bertvariants train experiments/quickstart.py --out runs/quickstart/pretrain
     bertvariants train experiments/quickstart.py --stage finetune --start runs/quickstart/pretrain/model \\
@@ -9,7 +9,7 @@ The second task is made of the same text: which package does this documentation 
 
 from bertvariants_jax.recipe import Classify, Compute, Model, Optim, Pretrain, Recipe, Settings, model
 
-PACKAGES = ("stdlib", "jax", "numpy", "scipy", "sklearn", "matplotlib", "optax", "flax")
+PACKAGES = ("scipy", "sklearn", "jax", "orbax", "numpy", "matplotlib", "flax", "optax")
 
 
 def recipe(stage: str = "pretrain", start: str = "") -> Recipe:

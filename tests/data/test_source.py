@@ -417,7 +417,7 @@ def test_tfds(tmp_path):
         [sys.executable, "-c", textwrap.dedent(code), str(tmp_path)],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=400,
     )
     assert run.returncode == 0, run.stderr[-3000:]
 
@@ -442,7 +442,7 @@ def test_tfds_without_network(tmp_path):
         [sys.executable, "-c", textwrap.dedent(code), str(tmp_path)],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=400,
     )
     message = [line for line in run.stdout.splitlines() if line.startswith("MESSAGE")]
     assert message and "not prepared there, and preparing it failed" in message[0], run.stderr[
