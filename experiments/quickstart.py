@@ -20,7 +20,7 @@ def recipe(stage: str = "pretrain", start: str = "") -> Recipe:
             task=Pretrain(data=("docs:" + ",".join(PACKAGES),), max_length=64, max_predictions=10, dupe_factor=2),
             model=small,
             optim=Optim("adamw", rate=2e-3, schedule="shifted", warmup=0.05),
-            settings=Settings(steps=1500, batch_size=64, log_every=50, eval_every=0, save_every=500),
+            settings=Settings(steps=1200, batch_size=64, log_every=50, eval_every=0, save_every=500),
             compute=Compute(unroll=0),
         )
     if stage == "finetune":
