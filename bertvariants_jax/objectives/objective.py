@@ -16,11 +16,26 @@ class Loss(NamedTuple):
     sums: one float32 scalar a term, summed over the batch (not averaged).
     metrics: name -> (sum, weight), both scalars; reported as sum over weight.
     memory: the next value of the objective's memory, where it has one.
+    handed: a pytree with leading axis B for the next phase, where there is one.
     """
 
     sums: dict[str, jax.Array]
     metrics: dict[str, tuple[jax.Array, jax.Array]]
     memory: Any = None
+    handed: Any = None
+
+
+class Phase(NamedTuple):
+    """One of several updates in a step, with its own optimizer state and its own clipping.
+
+    terms: keys of the objective's scales that it minimises. trains: the top-level keys of params that it updates.
+    loss(params, batch, rng, handed) -> Loss with the sums of its terms; params as the phases before have left them,
+    `handed` is what the phase before has given, without a gradient, and None in the first.
+    """
+
+    terms: tuple[str, ...]
+    trains: tuple[str, ...]
+    loss: Callable[..., Loss]
 
 
 @dataclass(frozen=True)
@@ -38,6 +53,9 @@ class Objective:
     scales: {term: float}; its keys are the terms.
     frozen: top-level keys of params that get no gradient and no optimizer state (a teacher).
     memory(batch_size) -> pytree with leading axis B, carried from step to step (XLNet), or None.
+    phases: the updates of a step, in order (DeBERTa-v3's generator, then its discriminator); () is one update of
+      everything by `loss`, which says the whole loss either way.
+    exports(params) -> {folder: (network, its params)}: what a run leaves as model folders; None is all as "model".
     """
 
     init: Callable[[jax.Array], Params]
@@ -47,3 +65,5 @@ class Objective:
     scales: Mapping[str, float] = field(default_factory=dict)
     frozen: tuple[str, ...] = ()
     memory: Callable[[int], Any] | None = None
+    phases: tuple[Phase, ...] = ()
+    exports: Callable[[Params], dict[str, tuple[Any, Params]]] | None = None

@@ -15,7 +15,7 @@ import numpy as np
 import optax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from bertvariants_jax.objectives.objective import Objective
+from bertvariants_jax.objectives.objective import Objective, Phase
 from bertvariants_jax.training import sharding
 from bertvariants_jax.training.paths import path_name
 
@@ -43,12 +43,32 @@ def trainable(params: dict, frozen: tuple[str, ...]) -> dict:
     return {key: value for key, value in params.items() if key not in frozen}
 
 
+def phases_of(objective: Objective, params: dict) -> tuple[Phase, ...]:
+    """The updates of a step: the objective's phases, or one of everything that is not frozen.
+
+    ValueError where phases do not train each part, and minimise each term, exactly once.
+    """
+    trained, terms = tuple(trainable(params, objective.frozen)), tuple(objective.scales)
+    if not objective.phases:
+        return (Phase(terms, trained, objective.loss),)
+    if objective.memory is not None:
+        raise ValueError("an objective of several phases cannot have a memory")
+    for wanted, field in ((trained, "trains"), (terms, "terms")):
+        found = [key for phase in objective.phases for key in getattr(phase, field)]
+        if sorted(found) != sorted(wanted):
+            raise ValueError(f"the objective's phases have {field} {found}, expected each of {list(wanted)} once")
+    return objective.phases
+
+
 def init_state(objective: Objective, optimizer: optax.GradientTransformation, rng: jax.Array,
                batch_size: int = 0, params: dict | None = None) -> State:
-    """A fresh state {"params", "opt", "step"} and, where the objective has it, "memory" for batch_size rows."""
+    """A fresh state {"params", "opt", "step"} and, where the objective has it, "memory" for batch_size rows.
+
+    "opt" is the optimizer's state, or a tuple of one for each of the objective's phases.
+    """
     params = objective.init(rng) if params is None else params
-    state = {"params": params, "opt": optimizer.init(trainable(params, objective.frozen)),
-             "step": jnp.zeros((), jnp.int32)}
+    opts = tuple(optimizer.init({key: params[key] for key in phase.trains}) for phase in phases_of(objective, params))
+    state = {"params": params, "opt": opts if objective.phases else opts[0], "step": jnp.zeros((), jnp.int32)}
     if objective.memory is not None:
         state["memory"] = objective.memory(batch_size)
     return state
@@ -68,10 +88,39 @@ def make_update(objective: Objective, optimizer: optax.GradientTransformation,
     def total_over(tree):
         return jax.lax.psum(tree, axis) if axis else tree
 
+    def gradients(phase, params, batch, rng, carried, factors):
+        """(gradients of what the phase trains, the loss, its sums, metrics, what is carried on) of the whole batch.
+
+        carried: the memory, or what the phase before has handed on, or None.
+        """
+        fixed = {key: value for key, value in params.items() if key not in phase.trains}
+
+        def share(trained, rows, rng, carried):
+            """What these rows add to the step's loss."""
+            out = phase.loss({**fixed, **trained}, rows, rng, carried)
+            sums = {key: out.sums[key].astype(jnp.float32) for key in phase.terms}
+            loss = sum(factors[key] * sums[key] for key in phase.terms)
+            metrics = {key: jnp.stack([jnp.asarray(x, jnp.float32) for x in pair]) for key, pair in out.metrics.items()}
+            return loss, (sums, metrics, out.memory if out.handed is None else jax.lax.stop_gradient(out.handed))
+
+        gradient = jax.value_and_grad(share, has_aux=True)
+        trained = {key: params[key] for key in phase.trains}
+        if accumulate == 1:
+            (loss, (sums, metrics, carried)), grads = gradient(trained, batch, rng, carried)
+            return *total_over((grads, loss, sums, metrics)), carried
+
+        def turn(grads, xs):
+            index, rows, carried = xs
+            (loss, (sums, metrics, carried)), more = gradient(trained, rows, jax.random.fold_in(rng, index), carried)
+            return jax.tree.map(jnp.add, grads, more), (loss, sums, metrics, carried)
+
+        grads, (*added, carried) = jax.lax.scan(
+            turn, jax.tree.map(jnp.zeros_like, trained),
+            (jnp.arange(accumulate), deal(batch, accumulate), deal(carried, accumulate)))
+        return *total_over((grads, *jax.tree.map(lambda x: x.sum(0), tuple(added)))), gather(carried)
+
     def update(state, batch, rng):
         params = state["params"]
-        frozen = {key: params[key] for key in objective.frozen if key in params}
-        trained = trainable(params, objective.frozen)
         weights = total_over({key: jnp.asarray(w, jnp.float32) for key, w in objective.weights(batch).items()})
         factors = {key: jnp.where(weights[key] > 0, scale / jnp.where(weights[key] > 0, weights[key], 1), 0.0)
                    for key, scale in objective.scales.items()}
@@ -79,43 +128,25 @@ def make_update(objective: Objective, optimizer: optax.GradientTransformation,
         if axis:
             rng = jax.random.fold_in(rng, jax.lax.axis_index(axis))
 
-        def share(trained, rows, rng, memory):
-            """What these rows add to the step's loss."""
-            carried = () if memory is None else (memory,)
-            out = objective.loss({**frozen, **trained}, rows, rng, *carried)
-            loss = sum(factors[key] * out.sums[key].astype(jnp.float32) for key in factors)
-            sums = {key: out.sums[key].astype(jnp.float32) for key in factors}
-            metrics = {key: jnp.stack([jnp.asarray(x, jnp.float32) for x in pair])
-                       for key, pair in out.metrics.items()}
-            return loss, (sums, metrics, out.memory)
-
-        gradient = jax.value_and_grad(share, has_aux=True)
-        memory = state.get("memory")
-        if accumulate == 1:
-            (loss, (sums, metrics, memory)), grads = gradient(trained, batch, rng, memory)
-        else:
-            def turn(grads, xs):
-                index, rows, memory = xs
-                (loss, (sums, metrics, memory)), more = gradient(
-                    trained, rows, jax.random.fold_in(rng, index), memory)
-                return jax.tree.map(jnp.add, grads, more), (loss, sums, metrics, memory)
-
-            grads, (*added, memory) = jax.lax.scan(
-                turn, jax.tree.map(jnp.zeros_like, trained),
-                (jnp.arange(accumulate), deal(batch, accumulate), deal(memory, accumulate)))
-            loss, sums, metrics = jax.tree.map(lambda x: x.sum(0), tuple(added))
-            memory = gather(memory)
-        grads, loss, sums, metrics = total_over((grads, loss, sums, metrics))
-
-        updates, opt = optimizer.update(grads, state["opt"], trained)
-        new = {"params": {**frozen, **optax.apply_updates(trained, updates)}, "opt": opt, "step": state["step"] + 1}
+        opts = state["opt"] if objective.phases else (state["opt"],)
+        carried, loss, squares, after, terms, metrics = state.get("memory"), 0.0, 0.0, [], {}, {}
+        for number, (phase, opt) in enumerate(zip(phases_of(objective, params), opts, strict=True)):
+            key = jax.random.fold_in(rng, accumulate + number) if number else rng
+            grads, part, sums, more, carried = gradients(phase, params, batch, key, carried, factors)
+            trained = {key: params[key] for key in phase.trains}
+            updates, opt = optimizer.update(grads, opt, trained)
+            params = {**params, **optax.apply_updates(trained, updates)}
+            after.append(opt)
+            loss, squares = loss + part, squares + optax.tree.norm(grads, squared=True)
+            terms |= {f"{key}/loss": jnp.stack([sums[key], weights[key]]) for key in sums}
+            metrics |= more
+        new = {"params": params, "opt": tuple(after) if objective.phases else after[0], "step": state["step"] + 1}
         if "memory" in state:
-            new["memory"] = memory
-        norm = optax.tree.norm(grads)
+            new["memory"] = carried
+        norm = jnp.sqrt(squares)
         single = {"loss": loss, "grad_norm": norm, "finite": jnp.isfinite(loss) & jnp.isfinite(norm)}
         if rate is not None:
             single["learning_rate"] = rate(state["step"])
-        terms = {f"{key}/loss": jnp.stack([sums[key], weights[key]]) for key in sums}
         ones = {key: jnp.stack([jnp.asarray(x, jnp.float32), jnp.ones(())]) for key, x in single.items()}
         return new, {**ones, **terms, **metrics}
 

@@ -1,12 +1,16 @@
 """One device, eight, pmap and accumulation take the same steps; the step compiles once; frozen parts stay."""
 
+import dataclasses
 import functools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 import toy
 
+from bertvariants_jax.objectives.objective import Loss, Phase
 from bertvariants_jax.training import optimizer, sharding, step
 
 OPTIM = optimizer.Optim(rate=1e-2, warmup=2, schedule="shifted", clip=0.5)
@@ -143,3 +147,53 @@ def test_the_step_compiles_once(mesh, caplog):
             state, _ = program.step(state, program.place(toy.rows(BATCH, seed=at)), jax.random.key(1))
             compiled = [record for record in caplog.records if "Finished XLA compilation" in record.getMessage()]
             assert bool(compiled) == (at == 0)
+
+
+def in_phases(dropout=0.0):
+    """`toy.objective`'s two terms, the pair's head updated after the encoder and told the encoder's hidden rows."""
+    whole = toy.objective(dropout=dropout)
+
+    def first(params, batch, rng, handed):
+        assert handed is None
+        out = whole.loss(params, batch, rng)
+        return Loss(out.sums, out.metrics, handed=batch["input_ids"].astype(jnp.float32))
+
+    def second(params, batch, rng, handed):
+        out = whole.loss(params, batch, rng)
+        agree = (handed == batch["input_ids"]).sum(dtype=jnp.float32)
+        return Loss(out.sums, {"agree": (agree, jnp.float32(handed.size))})
+
+    return dataclasses.replace(whole, phases=(Phase(("mlm",), ("encoder",), first), Phase(("pair",), ("pair",), second)))
+
+
+@pytest.mark.parametrize("way", [{}, {"accumulate": 4}, {"kind": "pmap"}])
+def test_phases_update_one_after_the_other(way):
+    objective = in_phases()
+    optim = optimizer.build(optimizer.Optim(rate=1e-2, warmup=0, schedule="constant", clip=0.5, eps=1e-3), STEPS)
+    batch, params = toy.rows(BATCH), objective.init(jax.random.key(0))
+
+    def part(params, term):
+        out = objective.loss(params, batch, None)
+        return objective.scales[term] * out.sums[term] / objective.weights(batch)[term]
+
+    expected = dict(params)
+    for phase in objective.phases:
+        trained = {key: expected[key] for key in phase.trains}
+        grads = jax.grad(lambda t, phase=phase: part({**expected, **t}, phase.terms[0]))(trained)  # noqa: B023
+        updates, _ = optim.update(grads, optim.init(trained), trained)
+        expected |= optax.apply_updates(trained, updates)
+    options = {"batch_size": BATCH, "accumulate": way.get("accumulate", 1)}
+    program = step.under_pmap(objective, optim, **options) if way.get("kind") == "pmap" else (
+        step.under_jit(objective, optim, sharding.make_mesh(), **options))
+    state, metrics = program.step(program.start(jax.random.key(0), jax.tree.map(np.array, params)), program.place(batch),
+                                  jax.random.key(1))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), jax.device_get(state["params"]), expected)
+    assert metrics["agree"][0] == metrics["agree"][1]                   # each micro-batch was handed its own rows
+    assert len(state["opt"]) == 2
+
+
+def test_phases_must_train_everything_once():
+    objective = in_phases()
+    for phases, fault in ((objective.phases[:1], "have trains"), (objective.phases * 2, "have trains")):
+        with pytest.raises(ValueError, match=fault):
+            step.init_state(dataclasses.replace(objective, phases=phases), optimizer.build(OPTIM, 4), jax.random.key(0))
