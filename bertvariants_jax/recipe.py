@@ -42,7 +42,8 @@ class Model:
     """The network and where its weights come from.
 
     start: folder or hub id of weights to start from, at `revision`; "" draws fresh ones of `variant` and `config`.
-    tokenizer: its folder; "" takes that of `start`, or trains WordPiece of `vocab_size` pieces on the task's text.
+    tokenizer: its folder; "" takes that of `start`, or trains one of the variant's kind, of `vocab_size` pieces, on the
+        task's text.
     """
 
     start: str = ""
@@ -87,7 +88,7 @@ class Recipe:
 class Work(NamedTuple):
     """What a recipe comes to once its tokenizer, network and data are there."""
 
-    checkpoint: Checkpoint | None
+    params: dict[str, Any] | None
     network: Network
     tokenizer: Tokenizer
     objective: Objective
@@ -121,9 +122,9 @@ def run(recipe: Recipe, out: str | Path) -> Outcome:
     objective, network = work.objective, work.network
 
     def batches(split: str) -> tuple[Any, Pipeline]:
-        examples = task.examples(split, work.tokenizer, cache_folder() / "corpora")
+        examples = task.examples(split, work.tokenizer, cache_folder() / "corpora", settings.batch_size)
         return examples, pipeline(examples, batch_size=settings.batch_size, shuffle=False, epochs=1,
-                                  corrupt=task.corrupt(work.tokenizer, settings.seed),
+                                  corrupt=task.corrupt(examples, work.tokenizer, settings.seed),
                                   process_index=jax.process_index(), process_count=jax.process_count())
 
     held, mesh = [], []
@@ -135,13 +136,16 @@ def run(recipe: Recipe, out: str | Path) -> Outcome:
         return assess(task, objective, params, *held[0], mesh[0])
 
     def export(params, folder: Path) -> None:
-        save(Checkpoint(network, params, work.tokenizer, Report()), folder)
+        models = objective.exports(params) if objective.exports else {folder.name: (network, params)}
+        for name, (part, values) in models.items():
+            save(Checkpoint(part, values, work.tokenizer, Report()), folder.parent / name)
 
     sample = {key: jax.ShapeDtypeStruct(np.shape(value), value.dtype) for key, value in work.train.batch(0).items()}
-    forward = count_flops(lambda p, b: objective.loss(p, b, None).sums, network.shapes(), sample)
+    params, memory = jax.eval_shape(lambda: (
+        objective.init(jax.random.key(0)), objective.memory(sample["input_ids"].shape[0]) if objective.memory else None))
+    forward = count_flops(lambda p, b, m: objective.loss(p, b, None, m).sums, params, sample, memory)
     return loop.train(objective, work.train, settings, recipe.optim, out, evaluate=measure, export=export,
-                      params=None if work.checkpoint is None else jax.device_get(work.checkpoint.params),
-                      config=recipe.as_json(), flops_per_step=3.0 * forward * jax.process_count())
+                      params=work.params, config=recipe.as_json(), flops_per_step=3.0 * forward * jax.process_count())
 
 
 def prepare(recipe: Recipe, out: Path) -> Work:
@@ -152,7 +156,7 @@ def prepare(recipe: Recipe, out: Path) -> Work:
     task, settings, start = recipe.task, recipe.settings, recipe.model.start
     labels = task.labels()
     changed = {} if labels is None else {"id2label": labels}
-    checkpoint = None
+    companions, checkpoint = {name: load(folder) for name, folder in task.companions().items()}, None
     if start:
         checkpoint = load(start, dtype=recipe.compute.dtype, param_dtype=recipe.compute.param_dtype,
                           revision=recipe.model.revision or None)
@@ -171,11 +175,22 @@ def prepare(recipe: Recipe, out: Path) -> Work:
         raise ValueError(f"task.max_length is {task.max_length}, but the model has {longest} positions")
     if tokenizer.vocab_size > network.config.vocab_size:
         raise ValueError(f"the tokenizer has {tokenizer.vocab_size} ids, the model {network.config.vocab_size} rows")
-    data = pipeline(task.examples(TRAIN, tokenizer, cache_folder() / "corpora"), batch_size=settings.batch_size,
-                    seed=settings.seed, corrupt=task.corrupt(tokenizer, settings.seed), workers=recipe.workers,
+    for name, companion in companions.items():
+        if companion.tokenizer is not None and pieces(companion.tokenizer) != pieces(tokenizer):
+            raise ValueError(f"the {name} {task.companions()[name]} has another vocabulary than the model")
+    objective = task.objective(network, **companions)
+    examples = task.examples(TRAIN, tokenizer, cache_folder() / "corpora", settings.batch_size)
+    data = pipeline(examples, batch_size=settings.batch_size, seed=settings.seed, shuffle=task.shuffle,
+                    corrupt=task.corrupt(examples, tokenizer, settings.seed), workers=recipe.workers,
                     process_index=jax.process_index(), process_count=jax.process_count())
     check(data.batch(0), network.config.vocab_size, getattr(network.config, "type_vocab_size", None) or None, longest)
-    return Work(checkpoint, network, tokenizer, task.objective(network), data)
+    params = task.initial(network, checkpoint and jax.device_get(checkpoint.params), **companions)
+    return Work(params, network, tokenizer, objective, data)
+
+
+def pieces(tokenizer: Tokenizer) -> list[str | None]:
+    """The vocabulary in the order of its ids."""
+    return [tokenizer.id_to_token(number) for number in range(tokenizer.vocab_size)]
 
 
 def fresh_tokenizer(recipe: Recipe, out: Path) -> Tokenizer:
@@ -184,7 +199,8 @@ def fresh_tokenizer(recipe: Recipe, out: Path) -> Tokenizer:
         return Tokenizer.load(recipe.model.tokenizer)
     folder = out / "tokenizer"
     if not (folder / "tokenizer.json").is_file():
-        train(recipe.task.texts(), "wordpiece", recipe.model.vocab_size, recipe.model.lowercase).save(folder)
+        kind = VARIANTS[recipe.model.variant].tokenizer
+        train(recipe.task.texts(), kind, recipe.model.vocab_size, recipe.model.lowercase).save(folder)
     return Tokenizer.load(folder)
 
 
@@ -212,7 +228,9 @@ def evaluate(folder: str | Path, task: Task, split: str = VALIDATION, batch_size
     if checkpoint.tokenizer is None:
         raise FileNotFoundError(f"{folder} has no tokenizer files")
     network = checkpoint.network.variant.network(checkpoint.config, task.heads)
-    examples = task.examples(split, checkpoint.tokenizer, cache_folder() / "corpora")
+    companions = {name: load(place) for name, place in task.companions().items()}
+    examples = task.examples(split, checkpoint.tokenizer, cache_folder() / "corpora", batch_size)
     data = pipeline(examples, batch_size=batch_size, shuffle=False, epochs=1,
-                    corrupt=task.corrupt(checkpoint.tokenizer, 0))
-    return assess(task, task.objective(network), checkpoint.params, examples, data)
+                    corrupt=task.corrupt(examples, checkpoint.tokenizer, 0))
+    params = task.initial(network, checkpoint.params, **companions)
+    return assess(task, task.objective(network, **companions), params, examples, data)

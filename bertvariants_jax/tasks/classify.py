@@ -12,11 +12,11 @@ from bertvariants_jax.data.batch import pad
 from bertvariants_jax.data.source import Source, open_source
 from bertvariants_jax.objectives.finetune import classification
 from bertvariants_jax.tasks.metrics import METRICS
-from bertvariants_jax.tasks.task import TRAIN
+from bertvariants_jax.tasks.task import TRAIN, Task
 
 
 @dataclass(frozen=True)
-class Classify:
+class Classify(Task):
     """Texts with labels.
 
     data: address of the training rows. evaluation: of the rows to evaluate on; without it the share `held_out` of the
@@ -88,7 +88,7 @@ class Classify:
         for row in self.source(TRAIN):
             yield from (row[name] for name in (self.text, self.pair) if name)
 
-    def examples(self, split: str, tokenizer, cache: Path | None = None) -> "Rows":
+    def examples(self, split: str, tokenizer, cache: Path | None = None, batch_size: int = 1) -> "Rows":
         """Raises ValueError for a missing field or a label outside the classes, naming the row."""
         picked, where = self.picked(split), self.source(split).address
         for row in picked:
@@ -111,10 +111,7 @@ class Classify:
             raise ValueError(f"{where}: row {row} has the label {value!r}; the classes are: {', '.join(self.values)}")
         return self.values.index(str(value))
 
-    def corrupt(self, tokenizer, seed: int) -> None:
-        return None
-
-    def objective(self, network):
+    def objective(self, network, **companions):
         return classification(network)
 
     def score(self, examples: "Rows", outputs: Mapping[str, np.ndarray]) -> dict[str, float]:

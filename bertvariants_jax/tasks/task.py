@@ -1,8 +1,8 @@
 """The face that a task shows to recipes: its data as examples, its objective, and how its answers are scored."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -12,39 +12,54 @@ from bertvariants_jax.objectives.objective import Objective
 TRAIN, VALIDATION = "train", "validation"
 
 
-class Task(Protocol):
-    """A frozen dataclass of typed options with these members.
+class Task:
+    """What a recipe trains: a frozen dataclass of typed options, its flags, with these members.
 
     heads: the network's heads that it trains. best: the evaluation metric that a checkpoint is kept by ("" is none).
+    shuffle: whether training draws a new order of the examples in each epoch, or reads them as they stand.
     """
 
-    @property
-    def heads(self) -> tuple[str, ...]: ...
+    best = ""
+    shuffle = True
 
     @property
-    def best(self) -> str: ...
+    def heads(self) -> tuple[str, ...]:
+        raise NotImplementedError
 
     def labels(self) -> tuple[str, ...] | None:
         """Class names in the order of their ids, None where the task has no classes."""
-        ...
+        return None
 
     def texts(self) -> Iterable[str]:
         """Training text, for a tokenizer to be trained on."""
-        ...
+        raise NotImplementedError
 
-    def examples(self, split: str, tokenizer: Any, cache: Path) -> Examples:
-        """The examples of a split ("train", "validation"); tokenised corpora are kept under `cache`."""
-        ...
+    def examples(self, split: str, tokenizer: Any, cache: Path | None, batch_size: int = 1) -> Examples:
+        """The examples of a split ("train", "validation"); tokenised corpora are kept under `cache`.
 
-    def corrupt(self, tokenizer: Any, seed: int) -> Corrupt | None:
-        """The masking of a batch, None where there is none."""
-        ...
+        batch_size: rows of a global batch, for examples whose order depends on it.
+        """
+        raise NotImplementedError
 
-    def objective(self, network: Any) -> Objective: ...
+    def corrupt(self, examples: Examples, tokenizer: Any, seed: int) -> Corrupt | None:
+        """The masking of a batch of these examples, None where there is none."""
+        return None
+
+    def companions(self) -> dict[str, str]:
+        """Further checkpoints that the objective needs, folders or hub ids by name (a teacher)."""
+        return {}
+
+    def initial(self, network: Any, start: dict[str, Any] | None, **companions: Any) -> dict[str, Any] | None:
+        """Parameters of the objective to start from, None to draw them.
+
+        start: those of the network, where the recipe's model names weights. companions: the loaded checkpoints, with
+        `network`, `params`, `config` and `tokenizer`.
+        """
+        return start
+
+    def objective(self, network: Any, **companions: Any) -> Objective:
+        raise NotImplementedError
 
     def score(self, examples: Examples, outputs: Mapping[str, np.ndarray]) -> dict[str, float] | None:
-        """Metrics (0 to 1) of the objective's predictions for all examples in order; None: the losses say it all."""
-        ...
-
-
-Build = Callable[..., Task]
+        """Metrics (0 to 1) of the objective's predictions for all examples in order, where there is a `best` one."""
+        return None
