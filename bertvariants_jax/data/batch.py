@@ -36,6 +36,9 @@ KEYS: dict[str, Key] = {
     "masked_positions": Key(("B", "P"), _I, 0, "places to predict, ascending; 0 in unused slots"),
     "masked_labels": Key(("B", "P"), _I, 0, "the true ids there; 0 in unused slots"),
     "masked_weights": Key(("B", "P"), _F, 0, "1 for a prediction, 0 for an unused slot"),
+    "span_boundaries": Key(("B", "P", "2"), _I, 0, "SBO: places left and right of the slot's span"),
+    "span_offsets": Key(("B", "P"), _I, 0, "SBO: how far into its span the slot stands, from 0"),
+    "span_weights": Key(("B", "P"), _F, 0, "SBO: 1 where the slot is a target"),
     "next_sentence_label": Key(
         ("B",), _I, 0, "NSP 0 = true next, 1 = random; SOP 0 = in order, 1 = swapped"
     ),
@@ -170,7 +173,13 @@ def check(
         _within(batch, "masked_labels", vocab_size, "the vocabulary has {} rows")
     if type_vocab_size is not None:
         _within(batch, "token_type_ids", type_vocab_size, "the model has {} token types")
-    for name in ("masked_positions", "start_positions", "end_positions", "sequence_positions"):
+    for name in (
+        "masked_positions",
+        "span_boundaries",
+        "start_positions",
+        "end_positions",
+        "sequence_positions",
+    ):
         _within(batch, name, length, "the batch is {} long")
     if mask is not None and mask.size and mask.min() < 0:
         row, *_ = np.argwhere(mask < 0)[0]

@@ -6,7 +6,7 @@ access (the protocol of data/pipeline.py).
 
 Pairs follow google-research/bert create_pretraining_data.py (Devlin et al. 2018, arXiv:1810.04805)
 and, for SOP, its ALBERT form (Lan et al. 2019, arXiv:1909.11942); full sentences follow RoBERTa
-(Liu et al. 2019, arXiv:1907.11692).
+(Liu et al. 2019, arXiv:1907.11692; facebookresearch/fairseq data/token_block_utils_fast.pyx).
 """
 
 import hashlib
@@ -75,6 +75,16 @@ class Corpus:
             replace(self, documents=self.documents[: cut + 1]),
             replace(self, documents=self.documents[cut:]),
         )
+
+    def counts(self, vocab_size: int) -> np.ndarray:
+        """int64 [vocab_size]: how often each id stands in these documents."""
+        first, last = (int(self.sentences[self.documents[end]]) for end in (0, -1))
+        step = 1 << 24  # a mapped corpus is larger than memory
+        found = np.zeros(vocab_size, np.int64)
+        for start in range(first, last, step):
+            part = self.tokens[start : min(start + step, last)]
+            found += np.bincount(part, minlength=vocab_size)
+        return found
 
     @staticmethod
     def build(
@@ -233,9 +243,9 @@ class Pairs:
 class Blocks:
     """Examples `[CLS] tokens [SEP]`, runs of the corpus; what `full_sentences` gives.
 
-    start: int64 [n], in corpus.tokens. sizes: int32 [n], tokens of the corpus. borders: int64 [D],
-    the tokens at which a document begins, where a separator is put in (empty where blocks do not
-    cross documents).
+    start: int64 [n], in corpus.tokens. sizes: int32 [n], tokens of the corpus. borders: int64,
+    ascending, the tokens before which a separator is put in where they stand inside a block: the
+    first ones of documents, of sentences, or of both (then twice).
     """
 
     corpus: Corpus
@@ -369,12 +379,15 @@ def full_sentences(
     cross_documents: bool = True,
     token_type_ids: bool = True,
     drop_long: bool = False,
+    line_ends: bool = False,
 ) -> Blocks:
     """Single segments packed with whole sentences up to max_length, special tokens included.
 
     cross_documents: RoBERTa's FULL-SENTENCES, where a block goes on in the next document with a
     separator between them;
       False is DOC-SENTENCES, where it ends there.
+    line_ends: fairseq's form of both, where every sentence ends with a separator (and the one
+      between documents is a second). A separator that would open a block is left out.
     A sentence that is longer than a block is cut into blocks of its own, or with drop_long left out
     (SpanBERT).
     Raises ValueError for max_length below 3 and where nothing is left.
@@ -404,9 +417,10 @@ def full_sentences(
         for s in range(documents[d], documents[d + 1]):
             left, right = bounds[s], bounds[s + 1]
             size = right - left
-            if used and used + border + size > room:
+            gap = border + (line_ends and used > 0)
+            if used and used + gap + size > room:
                 close()
-                border = 0
+                border = gap = 0
             if size > room:
                 start = end = right
                 if not drop_long:
@@ -415,18 +429,19 @@ def full_sentences(
                         sizes.append(min(room, right - piece))
                 continue
             if not used:
-                start, border = left, 0
+                start, gap = left, 0
             end = right
-            used += border + size
+            used += gap + size
             border = 0
     close()
     if not starts:
         raise ValueError(f"no sentence of the corpus fits into {room} tokens")
-    borders = (
-        np.asarray(corpus.sentences)[np.asarray(corpus.documents)[1:-1]]
-        if cross_documents
-        else np.zeros(0, np.int64)
-    )
+    borders = np.zeros(0, np.int64)
+    if cross_documents:
+        borders = np.asarray(corpus.sentences)[np.asarray(corpus.documents)[1:-1]]
+    if line_ends:
+        inner = corpus.sentences[corpus.documents[0] + 1 : corpus.documents[-1]]
+        borders = np.sort(np.concatenate([borders, inner]))
     return Blocks(
         corpus,
         np.frombuffer(starts, np.int64),
