@@ -178,5 +178,5 @@ DUMMY = AlbertConfig(vocab_size=61, embedding_size=16, hidden_size=24, num_hidde
 ALBERT = Variant(
     name="albert", config=AlbertConfig, encoder=Albert, names=names, prefix="albert", heads=HEADS, classes=CLASSES,
     sizes=SIZES, dummy=DUMMY, ignored=(r"embeddings\.position_ids$", r"embeddings\.token_type_ids$"),
-    summary="masked LM over n-grams + sentence order",
+    tokenizer="albert", summary="masked LM over n-grams + sentence order",
 )

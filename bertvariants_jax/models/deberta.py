@@ -471,5 +471,6 @@ DUMMY = DebertaConfig(vocab_size=61, hidden_size=24, num_hidden_layers=3, num_at
 DEBERTA = Variant(
     name="deberta", config=DebertaConfig, encoder=Deberta, names=names, prefix="deberta",
     heads=heads(DisentangledAttention), classes=classes("Deberta"), sizes=SIZES, dummy=DUMMY, ignored=IGNORED,
-    traced=traced, longest=longest, fitted=fitted, summary="masked LM by a decoder that learns positions last",
+    traced=traced, longest=longest, fitted=fitted, tokenizer="deberta",
+    summary="masked LM by a decoder that learns positions last",
 )

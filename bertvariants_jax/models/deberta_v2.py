@@ -234,5 +234,5 @@ DEBERTA_V2 = Variant(
     name="deberta-v2", config=DebertaV2Config, encoder=DebertaV2, names=names, prefix="deberta", heads=HEADS,
     classes=CLASSES, sizes=SIZES, dummy=DUMMY, ignored=deberta.IGNORED, traced=deberta.traced, longest=deberta.longest,
     marks=(r"(^|\.)encoder\.conv\.",), fitted=deberta.fitted,
-    summary="DeBERTa with log-spaced positions and a convolution",
+    tokenizer="deberta-v2", summary="DeBERTa with log-spaced positions and a convolution",
 )

@@ -82,5 +82,6 @@ DUMMY = DebertaV3Config(vocab_size=61, hidden_size=24, num_hidden_layers=3, num_
 DEBERTA_V3 = Variant(
     name="deberta-v3", config=DebertaV3Config, encoder=DebertaV2, names=deberta_v2.names, prefix="deberta", heads=HEADS,
     classes=deberta_v2.CLASSES, sizes=SIZES, dummy=DUMMY, ignored=deberta.IGNORED, traced=deberta.traced,
-    longest=deberta.longest, fitted=deberta.fitted, summary="replaced token detection on DeBERTa-v2's network",
+    longest=deberta.longest, fitted=deberta.fitted, tokenizer="deberta-v2",
+    summary="replaced token detection on DeBERTa-v2's network",
 )

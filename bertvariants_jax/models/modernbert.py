@@ -470,5 +470,5 @@ DUMMY = ModernBertConfig(vocab_size=61, hidden_size=24, num_hidden_layers=6, num
 MODERNBERT = Variant(
     name="modernbert", config=ModernBertConfig, encoder=ModernBert, names=names, prefix="model", heads=HEADS,
     classes=CLASSES, sizes=SIZES, dummy=DUMMY, traced=traced, ignored=(r"rotary_emb\.\w*inv_freq$",),
-    summary="masked LM at 30%, packed rows",
+    tokenizer="modernbert", summary="masked LM at 30%, packed rows",
 )

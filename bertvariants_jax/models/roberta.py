@@ -149,7 +149,8 @@ def longest(cfg: RobertaConfig) -> int:
 ROBERTA = Variant(
     name="roberta", config=RobertaConfig, encoder=Roberta, names=names, prefix="roberta", heads=HEADS,
     classes=CLASSES, sizes=SIZES, dummy=DUMMY, ignored=IGNORED, longest=longest,
-    aliases={"xlm-roberta": "XLMRoberta", "camembert": "Camembert"}, summary="masked LM on full sentences",
+    aliases={"xlm-roberta": "XLMRoberta", "camembert": "Camembert"}, tokenizer="roberta",
+    summary="masked LM on full sentences",
 )
 
 
@@ -232,5 +233,6 @@ XLM_ROBERTA_XL = Variant(
            "xlm-roberta-xxl": XlmRobertaXlConfig(hidden_size=4096, num_hidden_layers=48, intermediate_size=16384)},
     dummy=XlmRobertaXlConfig(vocab_size=61, hidden_size=24, num_hidden_layers=3, num_attention_heads=3,
                              intermediate_size=40, max_position_embeddings=42),
-    ignored=IGNORED, longest=longest, traced=xl_traced, summary="masked LM on full sentences, pre-norm",
+    ignored=IGNORED, longest=longest, traced=xl_traced, tokenizer="roberta",
+    summary="masked LM on full sentences, pre-norm",
 )

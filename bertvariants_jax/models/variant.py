@@ -81,7 +81,7 @@ class Variant:
     tf_names: cfg -> rows by part ("encoder", heads) with the variable names of the original's TensorFlow
         checkpoints, None where there are none. Parts that are not in it are not read from such files.
     padding_side: where its tokenizer pads. packs: whether it takes packed rows (attention_mask numbers above 1).
-    tokenizer: the kind of vocabulary that it reads, as text.train names them.
+    tokenizer: the family of vocabularies that it reads, as text.train names them.
     generator: (config, width, depth) -> the config of the masked LM that makes replacements for it to detect, so many
         times as wide and as deep; None where it is not pre-trained so.
     """
@@ -107,7 +107,7 @@ class Variant:
     longest: Callable[[Config], int | None] = lambda config: config.max_position_embeddings
     padding_side: Literal["left", "right"] = "right"
     packs: bool = True
-    tokenizer: str = "wordpiece"
+    tokenizer: str = "bert"
     generator: Callable[[Config, float, float], Config] | None = None
     summary: str = ""
 

@@ -11,7 +11,13 @@ from bertvariants_jax.text.families import FAMILIES
 from bertvariants_jax.text.tokenizer import Tokenizer
 from bertvariants_jax.text.unigram import UNDERLINE
 
-KINDS = ("wordpiece", "bpe", "unigram")
+# The kinds, each followed by the families whose special pieces and layout it can be given; the first
+# is what the kind's own name stands for.
+KINDS = {
+    "wordpiece": ("bert",),
+    "bpe": ("roberta", "deberta", "modernbert"),
+    "unigram": ("albert", "xlnet", "deberta-v2"),
+}
 COVERAGE = 0.9995  # share of all characters that get a piece of their own (SentencePiece's default)
 ALPHABET_SLACK = 40_000  # pieces that BPE may spend on characters, before rare ones are thrown out
 LONGEST = 4_000  # bytes; SentencePiece silently skips longer sentences than its limit
@@ -26,8 +32,9 @@ def train(
 ) -> Tokenizer:
     """Train a vocabulary of at most `vocab_size` ids on `texts` and return its tokenizer.
 
-    "wordpiece" has BERT's special tokens and clean-up, "bpe" RoBERTa's, "unigram" ALBERT's.
-    `lowercase` also strips accents, as the uncased BERT does (ALBERT strips them anyway);
+    "wordpiece" has BERT's special tokens and clean-up, "bpe" RoBERTa's, "unigram" ALBERT's; the name
+    of a family ("xlnet", "deberta", "deberta-v2", "modernbert", ...) is the kind that it reads, with
+    its own. `lowercase` also strips accents, as the uncased BERT does (ALBERT strips them anyway);
     byte-level BPE ignores it, being lossless. A small corpus may give fewer ids. The same texts
     in the same order give the same vocabulary. The trainers hold the counts of words ("unigram":
     all texts) in memory: give a sample of a very large corpus.
@@ -35,16 +42,20 @@ def train(
     Raises `ValueError` for an unknown kind, for no text, or where `vocab_size` has no room for the
     alphabet.
     """
-    if kind not in KINDS:
-        raise ValueError(f"unknown tokenizer kind {kind!r}: choose one of {', '.join(KINDS)}")
+    families = {family: name for name, among in KINDS.items() for family in among}
+    if kind not in KINDS and kind not in families:
+        raise ValueError(
+            f"unknown tokenizer kind {kind!r}: choose one of {', '.join((*KINDS, *families))}"
+        )
+    family, kind = (KINDS[kind][0], kind) if kind in KINDS else (kind, families[kind])
     if isinstance(texts, str):
         raise TypeError("texts must be an iterable of strings, not one string")
     texts = _not_empty(texts)
     if kind == "wordpiece":
         return _wordpiece(texts, vocab_size, lowercase)
     if kind == "bpe":
-        return _byte_bpe(texts, vocab_size)
-    return _unigram(texts, vocab_size, lowercase)
+        return _byte_bpe(texts, vocab_size, family)
+    return _unigram(texts, vocab_size, lowercase, family)
 
 
 def _wordpiece(texts: Iterable[str], vocab_size: int, lowercase: bool) -> Tokenizer:
@@ -116,12 +127,13 @@ def _alphabet(counts: Counter[str]) -> list[str]:
     return alphabet
 
 
-def _byte_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:
+def _byte_bpe(texts: Iterable[str], vocab_size: int, family: str) -> Tokenizer:
     from tokenizers import Tokenizer as Backend
     from tokenizers import models, pre_tokenizers, trainers
 
-    tokens = FAMILIES["roberta"].tokens
-    special = [tokens[role] for role in ("cls", "pad", "sep", "unk", "mask")]
+    tokens = FAMILIES[family].tokens
+    first = ("cls", "pad") if family == "roberta" else ("pad", "cls")
+    special = [tokens[role] for role in (*first, "sep", "unk", "mask")]
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     if vocab_size < len(special) + len(alphabet):
         raise ValueError(
@@ -147,10 +159,10 @@ def _byte_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:
         "vocab.json": json.dumps(vocab, ensure_ascii=False).encode("utf-8"),
         "merges.txt": merges.encode("utf-8"),
     }
-    return Tokenizer.from_files(files, family="roberta")
+    return Tokenizer.from_files(files, family=family)
 
 
-def _unigram(texts: Iterable[str], vocab_size: int, lowercase: bool) -> Tokenizer:
+def _unigram(texts: Iterable[str], vocab_size: int, lowercase: bool, family: str) -> Tokenizer:
     import sentencepiece
     from tokenizers import normalizers
 
@@ -163,32 +175,50 @@ def _unigram(texts: Iterable[str], vocab_size: int, lowercase: bool) -> Tokenize
             for line in normalizer.normalize_str(text).splitlines():
                 yield from _short(line)
 
-    tokens = FAMILIES["albert"].tokens
-    model = io.BytesIO()
+    tokens, model = FAMILIES[family].tokens, io.BytesIO()
     try:
         sentencepiece.SentencePieceTrainer.train(
             sentence_iterator=lines(),
             model_writer=model,
             model_type="unigram",
-            vocab_size=vocab_size,
+            vocab_size=vocab_size - (family == "deberta-v2"),
             hard_vocab_limit=False,
             character_coverage=COVERAGE,
-            pad_id=0,
-            unk_id=1,
-            bos_id=-1,
-            eos_id=-1,
-            pad_piece=tokens["pad"],
-            unk_piece=tokens["unk"],
-            control_symbols=[tokens[role] for role in ("cls", "sep", "mask")],
-            user_defined_symbols=list('()"-.–£€'),
+            **_special_pieces(family, tokens),
             num_threads=THREADS,
             shuffle_input_sentence=False,
             minloglevel=2,
         )
     except RuntimeError as error:
         raise ValueError(f"SentencePiece could not train {vocab_size} pieces: {error}") from error
+    name = "spm.model" if family == "deberta-v2" else "spiece.model"
     options = {"do_lower_case": lowercase}
-    return Tokenizer.from_files({"spiece.model": model.getvalue()}, options, family="albert")
+    return Tokenizer.from_files({name: model.getvalue()}, options, family=family)
+
+
+def _special_pieces(family: str, tokens: dict[str, str]) -> dict:
+    """SentencePiece's options for the special pieces, in the order of the published vocabularies.
+
+    DeBERTa-v2's model has no mask: the tokenizer adds it behind the last piece.
+    """
+    ids = {
+        "albert": ("pad", "unk", "cls", "sep", "mask"),
+        "xlnet": ("unk", "bos", "eos", "cls", "sep", "pad", "mask"),
+        "deberta-v2": ("pad", "cls", "sep", "unk"),
+    }[family]
+    first = {"deberta-v2": {"bos": "cls", "eos": "sep"}}.get(family, {})
+    own = {role: first.get(role, role) for role in ("pad", "unk", "bos", "eos")}
+    # SentencePiece numbers its own four as it is told, and control symbols in what is left
+    options = {
+        f"{role}_id": ids.index(named) if named in ids and ids.index(named) < 4 else -1
+        for role, named in own.items()
+    }
+    options |= {f"{role}_piece": tokens.get(own[role], "") for role in own if options[f"{role}_id"] >= 0}
+    placed = {own[role] for role in own if options[f"{role}_id"] >= 0}
+    options["control_symbols"] = [tokens[role] for role in ids if role not in placed]
+    options["control_symbols"] += FAMILIES[family].extra
+    options["user_defined_symbols"] = list('()"-.–£€') if family != "deberta-v2" else []
+    return options
 
 
 def _short(line: str) -> Iterator[str]:

@@ -31,21 +31,25 @@ def corpus(shared_data):
         ("wordpiece", "bert", ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]),
         ("bpe", "roberta", ["<s>", "<pad>", "</s>", "<unk>"]),
         ("unigram", "albert", ["<pad>", "<unk>", "[CLS]", "[SEP]", "[MASK]"]),
+        ("xlnet", "xlnet", ["<unk>", "<s>", "</s>", "<cls>", "<sep>", "<pad>", "<mask>", "<eod>"]),
+        ("deberta", "deberta", ["[PAD]", "[CLS]", "[SEP]", "[UNK]"]),
+        ("deberta-v2", "deberta-v2", ["[PAD]", "[CLS]", "[SEP]", "[UNK]"]),
+        ("modernbert", "modernbert", ["[PAD]", "[CLS]", "[SEP]", "[UNK]"]),
     ],
 )
 def test_trained_vocabularies(corpus, tmp_path, kind, family, first):
     tok = train(iter(corpus), kind, 1500)
-    assert (tok.family, tok.kind, tok.vocab_size) == (family, kind, 1500)
+    assert (tok.family, tok.vocab_size) == (family, 1500) and kind in (tok.kind, family)
     assert [tok.id_to_token(index) for index in range(len(first))] == first
     text = "The football club was founded in 1886 (or so)."
     ids = tok.encode(text).ids
     assert tok.unk_token_id not in ids and len(ids) < len(text) * 2 / 3
-    flat = text if kind == "bpe" else text.lower()
+    flat = text if tok.kind == "bpe" else text.lower()
     assert tok.decode(ids).replace(" ", "") == flat.replace(" ", "")
     assert tok.starts_word.any() and not tok.starts_word.all()
     tok.save(tmp_path)
     again = Tokenizer.load(tmp_path)
-    assert again.family == family
+    assert again.family == family and again.mask_token_id == tok.mask_token_id is not None
     assert [row.tolist() for row in again.ids(corpus[:100])] == [
         row.tolist() for row in tok.ids(corpus[:100])
     ]
