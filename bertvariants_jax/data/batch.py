@@ -39,6 +39,10 @@ KEYS: dict[str, Key] = {
     "span_boundaries": Key(("B", "P", "2"), _I, 0, "SBO: places left and right of the slot's span"),
     "span_offsets": Key(("B", "P"), _I, 0, "SBO: how far into its span the slot stands, from 0"),
     "span_weights": Key(("B", "P"), _F, 0, "SBO: 1 where the slot is a target"),
+    "perm_order": Key(
+        ("B", "L"), _I, 0, "XLNet: a token sees none that is later, a predicted one only earlier ones"
+    ),
+    "backwards": Key(("B",), _I, 0, "XLNet: 1 for a row that holds its text from right to left"),
     "next_sentence_label": Key(
         ("B",), _I, 0, "NSP 0 = true next, 1 = random; SOP 0 = in order, 1 = swapped"
     ),

@@ -39,7 +39,8 @@ class XLNetConfig(Config):
 
     attn_type: "bi", or "uni" (causal). untie_r: whether each layer has its own r_w, r_r and r_s biases.
     clamp_len: distances beyond it count as it (none where it is not positive). same_length: under "uni",
-    each place sees as many keys. bi_data: the second half of the batch reads right to left.
+    each place sees as many keys. bi_data: the second half of the batch reads right to left (where the
+    batch does not say which rows do).
     mem_len: most places that the memory keeps, None for all; reuse_len: places of each call that go into
     it, None for all. start_n_top, end_n_top: widths of the "beam" head.
     """
@@ -218,6 +219,8 @@ class XLNet(nn.Module):
       stream always sees itself. A target that may see nobody averages over all, as in the original.
     target_mapping [B, P, L]: one-hot rows, the places at which to run the query stream, all zero for an
       empty slot; or the places themselves, int32 [B, P] with -1 for an empty slot.
+    backwards int32 [B]: 1 for a row that holds its text from right to left, whose distances count
+      backwards; without it `bi_data` says which do.
     Sows intermediates as BERT; `traced` tells the two streams apart.
     """
 
@@ -226,7 +229,7 @@ class XLNet(nn.Module):
 
     @nn.compact
     def __call__(self, input_ids, attention_mask=None, token_type_ids=None, position_ids=None, mems=None,
-                 perm_mask=None, target_mapping=None, deterministic=True):
+                 perm_mask=None, target_mapping=None, backwards=None, deterministic=True):
         cfg, (batch, length) = self.cfg, input_ids.shape
         drop = dropout(cfg.dropout, deterministic)
 
@@ -254,7 +257,7 @@ class XLNet(nn.Module):
                 segment = jnp.concatenate([segment, jnp.take_along_axis(segment, at, axis=1)], axis=1)
         differs = None if segment is None else (
             segment[:, None, :, None] != jnp.pad(token_type_ids, ((0, 0), (past, 0)))[:, None, None, :])
-        r = sinusoids(cfg, length, past, batch).astype(x.dtype)                              # 1|B K+L D
+        r = sinusoids(cfg, length, past, batch, backwards).astype(x.dtype)                   # 1|B K+L D
         if cfg.dropout and not deterministic:              # each example draws its own, as in the original
             r = jnp.broadcast_to(r, (batch, *r.shape[1:]))
         x = stack(lambda name: Layer(cfg, self.compute, name=name), cfg.n_layer, drop(x), places, drop(r), differs,
@@ -303,11 +306,11 @@ def who_sees_whom(cfg: XLNetConfig, input_ids, attention_mask, perm_mask, past: 
     return seen
 
 
-def sinusoids(cfg: XLNetConfig, length: int, past: int, batch: int) -> jax.Array:
+def sinusoids(cfg: XLNetConfig, length: int, past: int, batch: int, backwards=None) -> jax.Array:
     """R of the distances K, K-1, ..., 1-L, float32 [1, K+L, D]: all sines, then all cosines.
 
-    With `bi_data` [B, K+L, D]: distances of the second half of the batch (the smaller, where it is odd)
-    count backwards.
+    [B, K+L, D] where the distances of some rows count backwards: of those marked in `backwards` [B], or
+    with `bi_data` of the second half of the batch (the smaller, where it is odd).
     """
     distance = np.arange(past + length, -length, -1.0)                                       # K+L
     if cfg.clamp_len > 0:
@@ -315,9 +318,10 @@ def sinusoids(cfg: XLNetConfig, length: int, past: int, batch: int) -> jax.Array
     frequency = 10000.0 ** (-np.arange(0, cfg.d_model, 2) / cfg.d_model)
     angle = jnp.asarray(distance, jnp.float32)[:, None] * jnp.asarray(frequency, jnp.float32)
     sine, cosine = jnp.sin(angle), jnp.cos(angle)
-    if not cfg.bi_data:
+    if backwards is None and not cfg.bi_data:
         return jnp.concatenate([sine, cosine], axis=-1)[None]
-    sign = jnp.where(jnp.arange(batch) < (batch + 1) // 2, 1.0, -1.0)[:, None, None]
+    turned = jnp.arange(batch) >= (batch + 1) // 2 if backwards is None else backwards > 0
+    sign = jnp.where(turned, -1.0, 1.0)[:, None, None]
     return jnp.concatenate([sign * sine, jnp.broadcast_to(cosine, (batch, *cosine.shape))], axis=-1)
 
 
@@ -568,7 +572,7 @@ DUMMY = XLNetConfig(vocab_size=61, d_model=24, n_layer=3, n_head=3, d_inner=40, 
 XLNET = Variant(
     name="xlnet", config=XLNetConfig, encoder=XLNet, names=names, prefix="transformer", heads=HEADS,
     classes=CLASSES, sizes=SIZES, dummy=DUMMY, word_embeddings="word_embeddings/embedding",
-    inputs=("mems", "perm_mask", "target_mapping"), traced=traced, tf_names=tf_names,
+    inputs=("mems", "perm_mask", "target_mapping", "backwards"), traced=traced, tf_names=tf_names,
     memory=lambda sown: sown["layers"]["mems"][0], longest=lambda cfg: None, padding_side="left",
-    summary="permutation LM, two streams, memory",
+    tokenizer="xlnet", summary="permutation LM, two streams, memory",
 )
