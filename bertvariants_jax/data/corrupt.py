@@ -1,14 +1,16 @@
 """Masking for pre-training: BERT's masked language model, whole words and not (Devlin et al. 2018,
-arXiv:1810.04805; google-research/bert create_pretraining_data.py), and the bricks that other
-schemes are built of.
+arXiv:1810.04805; google-research/bert create_pretraining_data.py), RoBERTa's (facebookresearch/
+fairseq mask_tokens_dataset.py) and ModernBERT's (AnswerDotAI/ModernBERT src/sequence_packer.py),
+and the bricks that other schemes are built of (n-grams: data/ngrams.py).
 
 A scheme is three steps, each a pure numpy function over the whole batch: choose the positions
 (`quota`, `choose_tokens`, `choose_words`), lay them out in P slots (`slots`), replace what stands
-there (`corrupted`). Randomness is keyed by (seed, epoch, example index, position): see
-data/noise.py.
+there (`corrupted`; `replaced` is both). Randomness is keyed by (seed, epoch, example index,
+position): see data/noise.py.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -29,7 +31,6 @@ def mask_tokens(
     max_predictions: int,
     rate: float = 0.15,
     starts_word: np.ndarray | None = None,
-    copies: int | None = None,
 ) -> Batch:
     """BERT's masking. Adds masked_positions, masked_labels, masked_weights [B, P] and replaces ids
     in input_ids.
@@ -47,26 +48,97 @@ def mask_tokens(
       would exceed n is passed over (so fewer than n may be chosen); each of its pieces draws its
       own replacement. As in BERT, a piece that continues a word joins the candidate before it,
       whatever stands between.
-    copies: None masks anew in every epoch (dynamic); k repeats the masks of epoch e in e + k
-    (static, BERT's dupe_factor).
     """
-    if "masked_positions" in batch:
-        raise ValueError("the batch is masked already: masked_positions is among its keys")
     ids = batch["input_ids"]
-    if copies is not None:
-        epoch = np.asarray(epoch) % copies
     candidates = eligible(batch, never)
-    n = quota((batch["attention_mask"] > 0).sum(1), rate, max_predictions)
+    n = quota(lengths(batch), rate, max_predictions)
     if starts_word is None:
         chosen = choose_tokens(candidates, n, seed, epoch, index)
     else:
         chosen = choose_words(candidates, starts_word[ids], n, seed, epoch, index)
-    positions, used = slots(chosen, max_predictions)
-    fate = noise.uniform(seed, "mask/fate", epoch, index, positions)
-    drawn = noise.integers(seed, "mask/word", epoch, index, positions, vocab_size)
-    return corrupted(
-        batch, positions, used, mask_token_id, drawn, masks=fate < 0.8, draws=fate >= 0.9
+    return replaced(
+        batch, chosen, max_predictions, mask_token_id, np.arange(vocab_size), seed, epoch, index
     )
+
+
+def mask_like_fairseq(
+    batch: Batch,
+    index: np.ndarray,
+    epoch: np.ndarray,
+    *,
+    seed: int,
+    mask_token_id: int,
+    words: np.ndarray,
+    max_predictions: int,
+    rate: float = 0.15,
+) -> Batch:
+    """RoBERTa's masking. Adds and replaces as `mask_tokens` does.
+
+    Every position but padding may be chosen, <s> and </s> too. Of a row of n tokens
+    int(rate * n + u) are, with u uniform in [0, 1), so that rate * n is met on average and a short
+    row may go without. Each becomes <mask> with probability 0.8, stays with 0.1, and with 0.1
+    becomes one of `words`, int [W]: in fairseq all ids but <s>, <pad>, </s> and <unk>.
+    max_predictions: P; `fairseq_places` is what a row can need.
+    """
+    candidates = batch["attention_mask"] > 0
+    more = noise.uniform(seed, "mask/count", epoch, index, 1)[:, 0]
+    n = (lengths(batch) * rate + more).astype(np.int64)
+    chosen = choose_tokens(candidates, n, seed, epoch, index)
+    return replaced(batch, chosen, max_predictions, mask_token_id, words, seed, epoch, index)
+
+
+def fairseq_places(length: int, rate: float) -> int:
+    """The most positions that `mask_like_fairseq` chooses in a row of `length` tokens."""
+    return min(length, int(length * rate) + 1)
+
+
+def mask_independently(
+    batch: Batch,
+    index: np.ndarray,
+    epoch: np.ndarray,
+    *,
+    seed: int,
+    vocab_size: int,
+    mask_token_id: int,
+    max_predictions: int,
+    rate: float = 0.3,
+) -> Batch:
+    """ModernBERT's masking. Adds and replaces as `mask_tokens` does.
+
+    Every position but padding is chosen with probability `rate`, [CLS] and [SEP] too, each by
+    itself; it becomes [MASK] with probability 0.8, stays with 0.1, and with 0.1 becomes an id of
+    the whole vocabulary (the original draws up to the highest id of its batch).
+    max_predictions: P. The original has no limit; `independent_places` gives one that a row passes
+    less than once in 10^11. In such a row the last of the chosen stay as they are, unpredicted.
+    """
+    draw = noise.uniform(seed, "mask/choice", epoch, index, batch["input_ids"].shape[1])
+    chosen = (batch["attention_mask"] > 0) & (draw < rate)
+    chosen &= np.cumsum(chosen, 1) <= max_predictions
+    return replaced(
+        batch, chosen, max_predictions, mask_token_id, np.arange(vocab_size), seed, epoch, index
+    )
+
+
+def independent_places(length: int, rate: float) -> int:
+    """Mean plus seven standard deviations of a binomial count, `length` at most."""
+    spread = (length * rate * (1 - rate)) ** 0.5
+    return min(length, int(np.ceil(length * rate + 7 * spread)))
+
+
+def lengths(batch: Batch) -> np.ndarray:
+    """int64 [B]: tokens of each row, special ones included."""
+    return (batch["attention_mask"] > 0).sum(1)
+
+
+@dataclass(frozen=True)
+class Static:
+    """Static masks: those that `mask` draws in epoch e return in epoch e + copies."""
+
+    mask: Callable[[Batch, np.ndarray, np.ndarray], Batch]
+    copies: int
+
+    def __call__(self, batch: Batch, index: np.ndarray, epoch: np.ndarray) -> Batch:
+        return self.mask(batch, index, np.asarray(epoch) % self.copies)
 
 
 def eligible(batch: Batch, never: Sequence[int]) -> np.ndarray:
@@ -89,7 +161,7 @@ def choose_tokens(candidates: np.ndarray, n: np.ndarray, seed: int, epoch, index
     """bool [B, L]: n of each row's candidates (all of them, where there are fewer), every subset
     equally likely.
     """
-    order, count = _shuffled(candidates, seed, epoch, index)
+    order, count = shuffled(candidates, seed, epoch, index)
     chosen = np.zeros(candidates.shape, bool)
     taken = np.arange(order.shape[1]) < np.minimum(n, count)[:, None]
     row, slot = np.nonzero(taken)
@@ -105,14 +177,9 @@ def choose_words(
 
     starts: bool [B, L], the token begins a word; the first candidate of a row always does.
     """
-    first = candidates & (np.cumsum(candidates, 1) == 1)
-    heads = candidates & (starts | first)
-    word = np.cumsum(heads, 1) - 1  # the number of the word that a candidate belongs to
+    heads, word, sizes = words_of(candidates, starts)
     rows = np.arange(len(candidates))
-    row, col = np.nonzero(candidates)
-    sizes = np.zeros(candidates.shape, np.int64)  # pieces of each word
-    np.add.at(sizes, (row, word[row, col]), 1)
-    order, count = _shuffled(heads, seed, epoch, index)
+    order, count = shuffled(heads, seed, epoch, index)
     taken = np.zeros(candidates.shape, bool)
     total = np.zeros(len(candidates), np.int64)
     for rank in range(int(count.max(initial=0))):
@@ -124,9 +191,25 @@ def choose_words(
         take = active & (total + size <= n)
         taken[rows[take], w[take]] = True
         total += np.where(take, size, 0)
-    chosen = np.zeros(candidates.shape, bool)
-    chosen[row, col] = taken[row, word[row, col]]
-    return chosen
+    return candidates & np.take_along_axis(taken, word, 1)
+
+
+def words_of(
+    candidates: np.ndarray, starts: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The words that candidates make up: heads bool [B, L], where a word begins; word int64 [B, L],
+    the number of the word that a candidate belongs to (any other token: of the word before it, or
+    0); sizes int64 [B, L], the pieces of word 0, 1, ....
+
+    starts: as in `choose_words`. A piece that continues a word joins the candidate before it.
+    """
+    first = candidates & (np.cumsum(candidates, 1) == 1)
+    heads = candidates & (starts | first)
+    word = np.maximum(np.cumsum(heads, 1) - 1, 0)
+    row, col = np.nonzero(candidates)
+    length = candidates.shape[1]
+    sizes = np.bincount(row * length + word[row, col], minlength=candidates.size)
+    return heads, word, sizes.reshape(candidates.shape)
 
 
 def slots(chosen: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray]:
@@ -146,6 +229,31 @@ def slots(chosen: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray]:
     positions = np.zeros((len(chosen), most), np.int32)
     positions[row, slot] = col
     return positions, np.arange(most) < count[:, None]
+
+
+def replaced(
+    batch: Batch,
+    chosen: np.ndarray,
+    max_predictions: int,
+    mask_token_id: int,
+    words: np.ndarray,
+    seed: int,
+    epoch: np.ndarray,
+    index: np.ndarray,
+) -> Batch:
+    """The batch with its chosen places (bool [B, L]) in P slots, where each by itself becomes the
+    mask with probability 0.8, stays with 0.1, and with 0.1 becomes one of `words` (int [W]).
+
+    Raises ValueError for a batch that is masked already.
+    """
+    if "masked_positions" in batch:
+        raise ValueError("the batch is masked already: masked_positions is among its keys")
+    positions, used = slots(chosen, max_predictions)
+    fate = noise.uniform(seed, "mask/fate", epoch, index, positions)
+    drawn = words[noise.integers(seed, "mask/word", epoch, index, positions, len(words))]
+    return corrupted(
+        batch, positions, used, mask_token_id, drawn, masks=fate < 0.8, draws=fate >= 0.9
+    )
 
 
 def corrupted(
@@ -179,7 +287,7 @@ def corrupted(
     }
 
 
-def _shuffled(among: np.ndarray, seed: int, epoch, index) -> tuple[np.ndarray, np.ndarray]:
+def shuffled(among: np.ndarray, seed: int, epoch, index) -> tuple[np.ndarray, np.ndarray]:
     """Positions of the true entries in random order [B, n], then any positions; and their count
     [B].
 

@@ -1,4 +1,8 @@
-"""BERT's masking against a literal restatement and against its statistics on real text."""
+"""BERT's, RoBERTa's and ModernBERT's masking against literal restatements and against their
+statistics on real text.
+"""
+
+import functools
 
 import numpy as np
 import pytest
@@ -6,8 +10,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bertvariants_jax.data import noise
-from bertvariants_jax.data.corpus import nsp_pairs
-from bertvariants_jax.data.corrupt import mask_tokens, quota
+from bertvariants_jax.data.corpus import full_sentences, nsp_pairs
+from bertvariants_jax.data.corrupt import (
+    Static,
+    fairseq_places,
+    independent_places,
+    mask_independently,
+    mask_like_fairseq,
+    mask_tokens,
+    quota,
+)
+from bertvariants_jax.data.pack import packed
 
 PAD, UNK, CLS, SEP, MASK = 0, 100, 101, 102, 103
 V = 30522
@@ -204,7 +217,9 @@ def test_dynamic_and_static(rows):
     for a in range(4):
         for b in range(a):
             assert (epochs[a] != epochs[b]).any(1).mean() > 0.99
-    static = [masked(some, epoch=e, copies=3) for e in range(7)]
+    mask = functools.partial(mask_tokens, max_predictions=20, **BERT)
+    index = np.arange(500)
+    static = [Static(mask, 3)(some, index, np.full(500, e)) for e in range(7)]
     for name in ("input_ids", "masked_positions"):
         assert (static[0][name] == static[3][name]).all() and (
             static[1][name] == static[4][name]
@@ -268,3 +283,172 @@ def test_corner_cases(data, length, most, whole, rate):
             continue
         assert out["input_ids"][i, : real[i]].tolist() == tokens
         assert out["masked_positions"][i, :n].tolist() == [p for p, _ in predictions]
+
+
+@pytest.fixture(scope="module")
+def blocks(books):
+    """More than 10 thousand full sentences, most of them 64 long."""
+    ids = dict(cls_token_id=CLS, sep_token_id=SEP, pad_token_id=PAD)
+    examples = full_sentences(books, 64, line_ends=True, **ids)
+    assert len(examples) > 10_000
+    return examples.rows(np.arange(len(examples)))
+
+
+def by_fairseq(batch, epoch=0, rate=0.15):
+    index, length = np.arange(len(batch["input_ids"])), batch["input_ids"].shape[1]
+    return mask_like_fairseq(
+        batch,
+        index,
+        np.full(len(index), epoch),
+        seed=5,
+        mask_token_id=MASK,
+        words=WORDS,
+        max_predictions=fairseq_places(length, rate),
+        rate=rate,
+    )
+
+
+WORDS = np.setdiff1d(np.arange(V), [CLS, PAD, SEP, UNK])
+
+
+def chosen_of(out):
+    chosen = np.zeros(out["input_ids"].shape, bool)
+    used = out["masked_weights"] > 0
+    chosen[np.nonzero(used)[0], out["masked_positions"][used]] = True
+    return chosen
+
+
+def fates(out):
+    """The chosen tokens' true ids and what became of them."""
+    used = out["masked_weights"] > 0
+    now = np.take_along_axis(out["input_ids"], out["masked_positions"], 1)
+    return out["masked_labels"][used], now[used]
+
+
+def assert_eighty_ten_ten(label, now):
+    n = len(now)
+    drawn = now[(now != MASK) & (now != label)]
+    assert (now == MASK).mean() == pytest.approx(0.8, abs=5 * np.sqrt(0.16 / n))
+    assert (now == label).mean() == pytest.approx(0.1, abs=5 * np.sqrt(0.09 / n))
+    assert len(drawn) / n == pytest.approx(0.1, abs=5 * np.sqrt(0.09 / n))
+    parts = np.histogram(drawn, 20, (0, V))[0]
+    assert ((parts - len(drawn) / 20) ** 2 / (len(drawn) / 20)).sum() < 60
+    return drawn
+
+
+def test_fairseq_equals_the_literal_procedure(blocks):
+    some = {k: v[:1500] for k, v in blocks.items()}
+    out = by_fairseq(some, epoch=4)
+    for i, length in enumerate(some["attention_mask"].sum(1).tolist()):
+        item = some["input_ids"][i, :length]
+        rand = noise.uniform(5, "mask/count", 4, i, 1)[0, 0]
+        num_mask = int(0.15 * length + rand)
+        order = noise.bits(5, "mask/order", 4, i, length)[0]
+        choice = np.sort(
+            np.argsort(order & ~np.uint64(63) | np.arange(length, dtype=np.uint64))[:num_mask]
+        )
+        fate = noise.uniform(5, "mask/fate", 4, i, 64)[0]
+        word = noise.integers(5, "mask/word", 4, i, 64, len(WORDS))[0]
+        new_item = item.copy()
+        for place in choice:
+            rand_or_unmask = fate[place] >= 0.8
+            if not rand_or_unmask:
+                new_item[place] = MASK
+            elif fate[place] >= 0.9:
+                new_item[place] = WORDS[word[place]]
+        assert out["input_ids"][i, :length].tolist() == new_item.tolist()
+        assert out["masked_positions"][i, :num_mask].tolist() == choice.tolist()
+        assert out["masked_labels"][i, :num_mask].tolist() == item[choice].tolist()
+        assert out["masked_weights"][i].sum() == num_mask
+
+
+def test_fairseq_numbers_on_real_text(blocks):
+    out = by_fairseq(blocks)
+    lengths, count = blocks["attention_mask"].sum(1), out["masked_weights"].sum(1)
+    low = np.floor(0.15 * lengths)
+    assert ((count == low) | (count == low + 1)).all()  # int(.15 n + u)
+    share = 0.15 * lengths - low
+    assert (count - low).mean() == pytest.approx(share.mean(), abs=4 * np.sqrt(0.25 / len(low)))
+    part = share > 0.5
+    assert (count - low)[part].mean() > (count - low)[~part].mean() + 0.2
+    # Every position is as likely as any other: <s>, every </s>, and the unknown.
+    chosen, ids = chosen_of(out), blocks["input_ids"]
+    for token in (CLS, SEP):
+        there = (ids == token) & (blocks["attention_mask"] > 0)
+        assert chosen[there].mean() == pytest.approx(0.15, abs=5 * np.sqrt(0.13 / there.sum()))
+    assert not chosen[blocks["attention_mask"] == 0].any()
+    label, now = fates(out)
+    drawn = assert_eighty_ten_ten(label, now)
+    seen = np.concatenate([fates(by_fairseq(blocks, epoch=e))[1] for e in range(6)])
+    assert not np.isin(drawn, [CLS, PAD, SEP, UNK]).any()
+    before = np.concatenate([fates(by_fairseq(blocks, epoch=e))[0] for e in range(6)])
+    assert not np.isin(seen[seen != before], [CLS, PAD, SEP, UNK]).any()
+    # dynamic: another epoch, other places
+    assert (by_fairseq(blocks, epoch=1)["masked_positions"] != out["masked_positions"]).any(
+        1
+    ).mean() > 0.99
+
+
+def test_fairseq_places_hold_every_count():
+    for length in range(1, 200):
+        most = fairseq_places(length, 0.15)
+        assert int(0.15 * length + 1 - 2**-53) <= most <= 0.15 * length + 1
+    batch = {
+        "input_ids": np.full((500, 3), 9, np.int32),
+        "attention_mask": np.ones((500, 3), np.int32),
+    }
+    count = by_fairseq(batch)["masked_weights"].sum(1)
+    assert set(count.tolist()) == {0.0, 1.0}  # a short row may go without
+    empty = {**batch, "attention_mask": 0 * batch["attention_mask"]}
+    assert by_fairseq(empty)["masked_weights"].sum() == 0
+
+
+def independently(batch, rate=0.3, most=None, epoch=0):
+    index, length = np.arange(len(batch["input_ids"])), batch["input_ids"].shape[1]
+    return mask_independently(
+        batch,
+        index,
+        np.full(len(index), epoch),
+        seed=5,
+        vocab_size=V,
+        mask_token_id=MASK,
+        rate=rate,
+        max_predictions=independent_places(length, rate) if most is None else most,
+    )
+
+
+@pytest.mark.parametrize("rate", [0.3, 0.15])
+def test_modernbert_numbers_on_packed_real_text(books, rate):
+    ids = dict(cls_token_id=CLS, sep_token_id=SEP, pad_token_id=PAD)
+    inside = full_sentences(books, 60, cross_documents=False, token_type_ids=False, **ids)
+    rows = packed(inside, 60, pad_token_id=PAD)
+    batch = rows.rows(np.arange(len(rows)), np.zeros(len(rows), int))
+    assert len(rows) > 10_000 and batch["attention_mask"].max() > 1
+    out = independently(batch, rate)
+    chosen, real = chosen_of(out), batch["attention_mask"] > 0
+    n = real.sum()
+    assert chosen.sum() / n == pytest.approx(rate, abs=5 * np.sqrt(rate * (1 - rate) / n))
+    assert not chosen[~real].any()
+    # Bernoulli, not a quota: the counts of full rows spread as a binomial's do.
+    full = real.all(1)
+    assert chosen[full].sum(1).var() == pytest.approx(60 * rate * (1 - rate), rel=0.1)
+    together = (chosen[:, 1:] & chosen[:, :-1])[real[:, 1:] & real[:, :-1]].mean()
+    assert together == pytest.approx(rate**2, abs=0.005)
+    for token in (CLS, SEP):  # special tokens too
+        there = (batch["input_ids"] == token) & real
+        spread = 5 * np.sqrt(rate * (1 - rate) / there.sum())
+        assert chosen[there].mean() == pytest.approx(rate, abs=spread)
+    assert_eighty_ten_ten(*fates(out))
+    assert (out["attention_mask"] == batch["attention_mask"]).all()
+
+
+def test_modernbert_slots_hold_all_but_the_unheard_of():
+    assert independent_places(1024, 0.3) == 410 and independent_places(8, 0.3) == 8
+    batch = {
+        "input_ids": np.full((50, 40), 9, np.int32),
+        "attention_mask": np.ones((50, 40), np.int32),
+    }
+    free, tight = independently(batch), independently(batch, most=10)
+    assert tight["masked_weights"].sum(1).max() == 10 < free["masked_weights"].sum(1).max()
+    for a, b in zip(chosen_of(free), chosen_of(tight), strict=True):
+        assert np.flatnonzero(a)[:10].tolist() == np.flatnonzero(b).tolist()

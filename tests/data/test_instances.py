@@ -271,6 +271,42 @@ def test_full_sentences_on_any_corpus(documents, max_length, cross, drop):
     assert not rows["token_type_ids"].any()
 
 
+def token_block_utils(lines, complete, block_size):
+    """fairseq's `complete` (or `complete_doc`) blocks of lines that end with </s>, "line by line";
+    an empty line, which ends a document, is a lone </s>. A block does not begin with one.
+    """
+    slices, current = [], []
+    for line in lines:
+        if len(current) + len(line) > block_size or (not complete and len(line) == 1):
+            slices.append(current)
+            current = []
+        if current or len(line) > 1:
+            current = current + line
+    slices.append(current)
+    return [block for block in slices if len(block) > 1]
+
+
+@settings(max_examples=150, deadline=None)
+@given(documents=lengths, max_length=st.integers(33, 70), cross=st.booleans())
+def test_full_sentences_as_fairseq_cuts_them(documents, max_length, cross):
+    corpus = make_corpus(documents)
+    blocks = full_sentences(
+        corpus, max_length, cross_documents=cross, line_ends=True, token_type_ids=False, **SPECIALS
+    )
+    lines = []
+    for d in range(corpus.num_documents):
+        for s in range(*corpus.documents[d : d + 2]):
+            lines.append([*corpus.tokens[corpus.sentences[s] : corpus.sentences[s + 1]], 3])
+        lines.append([3])
+    expected = token_block_utils(lines, cross, max_length - 1)
+    batch = blocks.rows(np.arange(len(blocks)))
+    assert len(blocks) == len(expected)
+    for row, mask, block in zip(batch["input_ids"], batch["attention_mask"], expected, strict=True):
+        while block[-2] == 3:  # an empty line that ends its block
+            block = block[:-1]
+        assert row[mask > 0].tolist() == [2, *block]
+
+
 def test_full_sentences_of_real_text(books):
     ids = dict(cls_token_id=101, sep_token_id=102, pad_token_id=0)
     blocks = full_sentences(books, 512, token_type_ids=False, **ids)
