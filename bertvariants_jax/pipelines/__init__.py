@@ -1,0 +1,33 @@
+"""Text in, answers out: pipelines over a checkpoint, with HF's names, keys and order of results; a file each."""
+
+from pathlib import Path
+
+from bertvariants_jax.hf.checkpoint import Checkpoint, load
+from bertvariants_jax.pipelines.base import Pipeline
+from bertvariants_jax.pipelines.embed import Embed
+from bertvariants_jax.pipelines.fill_mask import FillMask
+from bertvariants_jax.pipelines.text_classification import TextClassification
+
+PIPELINES: dict[str, type[Pipeline]] = {
+    "fill-mask": FillMask, "text-classification": TextClassification, "sentiment-analysis": TextClassification,
+    "embed": Embed, "feature-extraction": Embed,
+}
+
+
+def pipeline(task: str, source: str | Path | Checkpoint, **options) -> Pipeline:
+    """A callable on a text, a list of texts or a generator of them.
+
+    task: "fill-mask", "text-classification" ("sentiment-analysis"), "embed" ("feature-extraction").
+    source: a checkpoint, folder or hub id. options: those of the pipeline's class, batch_size and max_length.
+    Raises ValueError for an unknown task, a missing head or tokenizer.
+    """
+    if task not in PIPELINES:
+        raise ValueError(f"unknown pipeline {task!r}; known: {', '.join(PIPELINES)}")
+    checkpoint = source if isinstance(source, Checkpoint) else load(source)
+    return PIPELINES[task](checkpoint, **options)
+
+
+def task_of(checkpoint: Checkpoint) -> str:
+    """The pipeline that a checkpoint's heads are for."""
+    return next((task for head, task in (("classify", "text-classification"), ("mlm", "fill-mask"))
+                 if head in checkpoint.heads), "embed")

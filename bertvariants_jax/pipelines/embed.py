@@ -1,0 +1,47 @@
+"""Texts as vectors."""
+
+from dataclasses import dataclass
+
+import jax.numpy as jnp
+
+from bertvariants_jax.hf.checkpoint import Pooling
+from bertvariants_jax.pipelines.base import Pipeline
+
+
+@dataclass
+class Embed(Pipeline):
+    """One float32 vector [D] a text (a list gives them in a list).
+
+    pooling: "mean", "max" over the real tokens, or "cls"; what the folder says if not given, else mean.
+    normalize: to length 1; what the folder says if not given.
+    """
+
+    pooling: str | None = None
+    normalize: bool | None = None
+
+    def __post_init__(self):
+        super().__post_init__()
+        said = self.checkpoint.pooling or Pooling()
+        self.pooling = said.mode if self.pooling is None else self.pooling
+        self.normalize = said.normalize if self.normalize is None else self.normalize
+        if self.pooling not in ("mean", "max", "cls"):
+            raise ValueError(f"pooling must be mean, max or cls, got {self.pooling!r}")
+
+    def forward(self, params, batch):
+        encoded = self.checkpoint.network.encode(params, batch, pool=False)
+        hidden = encoded.last_hidden_state.astype(jnp.float32)
+        real = batch["attention_mask"][..., None] > 0
+        if self.pooling == "cls":
+            at = self.checkpoint.tokenizer.cls_token_id
+            first = jnp.argmax(batch["input_ids"] == at, axis=1)
+            vector = jnp.take_along_axis(hidden, first[:, None, None], axis=1)[:, 0]
+        elif self.pooling == "max":
+            vector = jnp.max(jnp.where(real, hidden, -jnp.inf), axis=1)
+        else:
+            vector = jnp.sum(jnp.where(real, hidden, 0.0), axis=1) / jnp.maximum(real.sum(1), 1)
+        if self.normalize:
+            vector = vector / jnp.maximum(jnp.linalg.norm(vector, axis=-1, keepdims=True), 1e-12)
+        return {"vector": vector}
+
+    def decode(self, text, ids, out):
+        return out["vector"]
