@@ -23,8 +23,10 @@ from bertvariants_jax.models.config import Config
 from bertvariants_jax.models.variant import Network
 from bertvariants_jax.objectives.objective import Objective
 from bertvariants_jax.tasks.classify import Classify
+from bertvariants_jax.tasks.distill import Distil, DistilClassify
 from bertvariants_jax.tasks.glue import glue
 from bertvariants_jax.tasks.pretrain import Pretrain
+from bertvariants_jax.tasks.spans import Spans
 from bertvariants_jax.tasks.task import TRAIN, VALIDATION, Task
 from bertvariants_jax.text import Tokenizer, train
 from bertvariants_jax.training import evaluate as evaluation
@@ -34,7 +36,8 @@ from bertvariants_jax.training.loop import Outcome, Settings
 from bertvariants_jax.training.optimizer import Optim
 from bertvariants_jax.training.sharding import Mesh
 
-__all__ = ["Classify", "Compute", "Mesh", "Model", "Optim", "Pretrain", "Recipe", "Settings", "glue", "model", "replace"]
+__all__ = ["Classify", "Compute", "Distil", "DistilClassify", "Mesh", "Model", "Optim", "Pretrain", "Recipe",
+           "Settings", "Spans", "glue", "model", "replace"]
 
 
 @dataclass(frozen=True)
@@ -42,8 +45,8 @@ class Model:
     """The network and where its weights come from.
 
     start: folder or hub id of weights to start from, at `revision`; "" draws fresh ones of `variant` and `config`.
-    tokenizer: its folder; "" takes that of `start`, or trains one of the variant's kind, of `vocab_size` pieces, on the
-        task's text.
+    tokenizer: its folder; "" takes that of `start`, or of the task's teacher, or trains one of the variant's kind, of
+        `vocab_size` pieces, on the task's text.
     """
 
     start: str = ""
@@ -95,7 +98,7 @@ class Work(NamedTuple):
     train: Pipeline
 
 
-TASKS = {kind.__name__: kind for kind in (Classify, Pretrain)}
+TASKS = {kind.__name__: kind for kind in (Classify, Distil, DistilClassify, Pretrain, Spans)}
 
 
 def task_of_run(folder: str | Path) -> Task:
@@ -166,7 +169,8 @@ def prepare(recipe: Recipe, out: Path) -> Work:
         checkpoint = checkpoint.with_heads(*task.heads, seed=settings.seed, **changed)
         network = replace(checkpoint.network, compute=recipe.compute)
     else:
-        tokenizer = fresh_tokenizer(recipe, out)
+        lent = [companion.tokenizer for companion in companions.values() if companion.tokenizer is not None]
+        tokenizer = lent[0] if lent and not recipe.model.tokenizer else fresh_tokenizer(recipe, out)
         config = replace(recipe.model.config, vocab_size=tokenizer.vocab_size, pad_token_id=tokenizer.pad_token_id,
                          **changed)
         network = VARIANTS[recipe.model.variant].network(config, task.heads, recipe.compute)

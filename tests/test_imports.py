@@ -18,7 +18,7 @@ ARROWS = {
     "data": {"text"},
     "training": {"objectives"},
     "models": {"layers", "objectives", "names"},
-    "tasks": {"data", "objectives"},
+    "tasks": {"data", "objectives", "names"},
     "hf": {"models", "names", "text", "layers"},
     "pipelines": {"hf"},
     "recipe": {"hf", "models", "tasks", "training", "data", "text", "objectives", "layers"},

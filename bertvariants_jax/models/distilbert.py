@@ -1,12 +1,11 @@
 """DistilBERT: half of BERT's layers, no segments, no pooler, distilled from a teacher (arXiv:1910.01108).
 
-Original code: HF's distillation research project (`scripts/extract_distilbert.py` for the start from a teacher);
-numbers follow HF's `modeling_distilbert.py`.
+Original code: HF's distillation research project; numbers follow HF's `modeling_distilbert.py`. How it starts from a
+teacher (`scripts/extract_distilbert.py`) and learns from it is in tasks/distill.py.
 """
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import flax.linen as nn
 import jax
@@ -20,8 +19,8 @@ from bertvariants_jax.layers.ffn import FeedForward
 from bertvariants_jax.layers.heads import Classifier, MaskedLM, SentenceClassifier
 from bertvariants_jax.layers.stack import stack
 from bertvariants_jax.models.config import Config
-from bertvariants_jax.models.variant import Head, Network, Variant
-from bertvariants_jax.names import FLAT, Row, flatten, linear, norm, table, under, unflatten
+from bertvariants_jax.models.variant import Head, Variant
+from bertvariants_jax.names import FLAT, Row, linear, norm, table, under
 
 
 @dataclass(frozen=True)
@@ -183,39 +182,3 @@ DISTILBERT = Variant(
     classes=CLASSES, sizes=SIZES, dummy=DUMMY, ignored=(r"embeddings\.position_ids$",),
     summary="distilled from BERT: soft targets + masked LM + hidden states",
 )
-
-
-def chosen_layers(teacher: int, student: int) -> list[int]:
-    """Which of `teacher` layers start the `student` layers: evenly spread, first and last among them.
-
-    12 to 6 is the original's 0, 2, 4, 7, 9, 11. Raises ValueError where the student is deeper.
-    """
-    if not 1 <= student <= teacher:
-        raise ValueError(f"a student of {student} layers cannot start from a teacher of {teacher}")
-    return np.rint(np.linspace(0, teacher - 1, student)).astype(int).tolist()
-
-
-def from_teacher(network: Network, teacher: Mapping[str, Any], layers: Sequence[int] | None = None) -> dict[str, Any]:
-    """A student's parameters from its teacher's: embeddings, some layers, and the heads that the student has.
-
-    Args:
-      network: the student, of any variant whose layers are named as the teacher's: DistilBERT of a BERT
-        (whose segment table is dropped), or a shallower network of the teacher's own variant (DistilRoBERTa).
-      teacher: {"encoder": ..., "<head>": ...}, its layers stacked along a leading axis.
-      layers: the teacher's layer for each of the student's; `chosen_layers` unless given.
-    Returns: the student's {"encoder": ..., "<head>": ...}, sharing the teacher's arrays where it can.
-    Raises: ValueError naming every leaf that the teacher has not or has in another shape.
-    """
-    leaves, expected = flatten(teacher), flatten(network.shapes())
-    stacked = "encoder/layers/"
-    if depth := next((leaf.shape[0] for path, leaf in leaves.items() if path.startswith(stacked)), 0):
-        layers = chosen_layers(depth, network.config.num_hidden_layers) if layers is None else list(layers)
-        if any(not 0 <= layer < depth for layer in layers):
-            raise ValueError(f"layers {layers} are not all among the teacher's {depth}")
-        index = np.asarray(layers)
-        leaves = {path: leaf[index] if path.startswith(stacked) else leaf for path, leaf in leaves.items()}
-    faults = [f"{path} is {leaves[path].shape if path in leaves else 'missing'}, the student has {leaf.shape}"
-              for path, leaf in expected.items() if path not in leaves or leaves[path].shape != leaf.shape]
-    if faults:
-        raise ValueError("the teacher does not fit the student: " + "; ".join(faults))
-    return unflatten({path: leaves[path] for path in expected})

@@ -57,16 +57,11 @@ def extraction(network) -> Objective:
     Padding is no candidate. predict: "start_logits", "end_logits" [B, L].
     """
 
-    def scores(params, batch, rng=None):
-        logits = network.scores(params, "span", batch, rng)                                  # B L 2
-        real = batch["attention_mask"][..., None] > 0
-        return jnp.where(real, logits, jnp.finfo(jnp.float32).min)
-
     def weights(batch):
         return {"span": jnp.sum(example_weights(batch, "input_ids"))}
 
     def loss(params, batch, rng, memory=None):
-        logits, counted = scores(params, batch, rng), example_weights(batch, "input_ids")
+        logits, counted = span_scores(network, params, batch, rng), example_weights(batch, "input_ids")
         gold = jnp.stack([batch["start_positions"], batch["end_positions"]], axis=1)         # B 2
         losses = cross_entropy(jnp.swapaxes(logits, 1, 2), gold).mean(axis=1)
         right = jnp.all(jnp.argmax(logits, axis=1) == gold, axis=1)
@@ -74,10 +69,16 @@ def extraction(network) -> Objective:
                     {"span/accuracy": (weighted(right.astype(jnp.float32), counted), jnp.sum(counted))})
 
     def predict(params, batch):
-        start, end = jnp.split(scores(params, batch), 2, axis=-1)
+        start, end = jnp.split(span_scores(network, params, batch), 2, axis=-1)
         return {"start_logits": start[..., 0], "end_logits": end[..., 0]}
 
     return Objective(network.init, weights, loss, predict, {"span": 1.0})
+
+
+def span_scores(network, params, batch, rng=None) -> jax.Array:
+    """The head "span" as [B, L, 2], starts and ends; -1e30 at padding."""
+    logits, real = network.scores(params, "span", batch, rng), batch["attention_mask"][..., None] > 0
+    return jnp.where(real, logits, -1e30)
 
 
 def beam_extraction(network, unanswerable: bool = True) -> Objective:

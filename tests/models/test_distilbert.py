@@ -10,7 +10,8 @@ import bertvariants_jax as bv
 from bertvariants_jax import names
 from bertvariants_jax.models import VARIANTS
 from bertvariants_jax.models.bert import DUMMY as TEACHER
-from bertvariants_jax.models.distilbert import DUMMY, DistilBertConfig, chosen_layers, from_teacher
+from bertvariants_jax.models.distilbert import DUMMY, DistilBertConfig
+from bertvariants_jax.tasks.distill import chosen_layers, from_teacher
 
 SMALL = {"vocab_size": 61, "dim": 24, "n_layers": 2, "n_heads": 3, "hidden_dim": 40, "max_position_embeddings": 40}
 
