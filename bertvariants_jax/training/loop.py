@@ -6,6 +6,7 @@ them; metrics.jsonl, checkpoints, evaluation and export hang on the loop as argu
 
 import contextlib
 import copy
+import functools
 import math
 import pathlib
 import signal
@@ -23,8 +24,8 @@ from bertvariants_jax.objectives.objective import Objective
 from bertvariants_jax.training import flops, step
 from bertvariants_jax.training.checkpoints import Checkpoints, Keep, claim
 from bertvariants_jax.training.log import Log, read_metrics
-from bertvariants_jax.training.optimizer import Optim, build, schedule
-from bertvariants_jax.training.sharding import Mesh, make_mesh
+from bertvariants_jax.training.optimizer import Optim, build, schedule, steps_of
+from bertvariants_jax.training.sharding import Mesh, batch_parts, make_mesh
 
 AHEAD = 2  # steps queued on the devices before the host waits for the oldest
 
@@ -38,6 +39,8 @@ class Settings:
     """How long, how wide and how watched a run is.
 
     batch_size: global, of one optimizer step. accumulate: micro-batches it is cut into.
+    batch_warmup_from: rows of the first step, from which batches grow in a line, in multiples of it, over the first
+    batch_warmup steps (a part of all steps, if below 1); 0 is no such warm-up. Each size is compiled once.
     eval_every, save_every: steps, 0 is only at the end. keep_best: name of an evaluation metric; the
     checkpoint that is best by it is kept and exported (best_mode: max or min).
     """
@@ -45,6 +48,8 @@ class Settings:
     steps: int = 1000
     batch_size: int = 32
     accumulate: int = 1
+    batch_warmup_from: int = 0
+    batch_warmup: float = 0.0
     seed: int = 0
     parallel: Literal["mesh", "pmap"] = "mesh"
     mesh: Mesh = field(default_factory=Mesh)
@@ -57,9 +62,25 @@ class Settings:
 
     def __post_init__(self):
         for name, least in (("steps", 1), ("batch_size", 1), ("accumulate", 1), ("log_every", 1), ("keep_last", 1),
-                             ("eval_every", 0), ("save_every", 0)):
+                             ("eval_every", 0), ("save_every", 0), ("batch_warmup_from", 0), ("batch_warmup", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"settings.{name} must be at least {least}, got {getattr(self, name)}")
+        if self.batch_size % self.data_rows:
+            raise ValueError(f"settings.batch_size {self.batch_size} is not a multiple of batch_warmup_from "
+                             f"{self.batch_warmup_from}")
+
+    @property
+    def data_rows(self) -> int:
+        """Rows of each batch that the data gives: a step takes one, or while batches may differ several."""
+        return self.batch_warmup_from or self.batch_size
+
+    def rows_at(self, step: int) -> int:
+        """Rows of the global batch of a step, counted from 0."""
+        over = steps_of(self.batch_warmup, self.steps)
+        if not self.batch_warmup_from or step >= over:
+            return self.batch_size
+        grown = (self.batch_size - self.batch_warmup_from) * step // over
+        return self.batch_warmup_from + grown // self.batch_warmup_from * self.batch_warmup_from
 
 
 @dataclass(frozen=True)
@@ -81,13 +102,13 @@ def train(objective: Objective, data: Iterable, settings: Settings, optim: Optim
           flops_per_step: float | None = None, tokens_per_step: float | None = None) -> Outcome:
     """Train in the folder `out`, going on from its newest checkpoint if it has one.
 
-    data: its iterator gives batches of this process's rows (numpy [batch_size / processes, ...]) and has
+    data: its iterator gives batches of this process's rows (numpy [settings.data_rows / processes, ...]) and has
         get_state() and set_state(state), JSON-able.
     params: initial values (a host tree); else drawn by objective.init from the seed.
     evaluate(params, step) -> {name: number}: called with the parameters on the devices.
     export(params, folder): writes `out`/model from the best parameters, or the last; on the first process.
     config: JSON-able, kept in config.json; a folder that holds another config is refused.
-    tokens_per_step: for tokens/s; if not given, the size of input_ids.
+    flops_per_step, tokens_per_step: of a step of batch_size rows; tokens are the size of input_ids if not given.
     SIGTERM, or SIGINT once: the step is finished, saved, and train returns.
     Raises Diverged, CheckpointError, and ValueError for settings that do not fit.
     """
@@ -95,11 +116,23 @@ def train(objective: Objective, data: Iterable, settings: Settings, optim: Optim
     config = {**(config or {}), "settings": asdict(settings), "optim": asdict(optim)}
     claim(out, config)
     rate, optimizer = schedule(optim, settings.steps), build(optim, settings.steps)
-    options = {"batch_size": settings.batch_size, "rate": rate, "accumulate": settings.accumulate}
-    if settings.parallel == "pmap":
-        program = step.under_pmap(objective, optimizer, **options)
-    else:
-        program = step.under_jit(objective, optimizer, make_mesh(settings.mesh), **options)
+    if objective.memory is not None and settings.batch_warmup_from:
+        raise ValueError("settings.batch_warmup_from: an objective with a memory needs batches of one size")
+    mesh = make_mesh(settings.mesh) if settings.parallel == "mesh" else None
+
+    @functools.cache
+    def program_of(rows: int) -> step.Program:
+        """The step for a batch of so many rows, with micro-batches no larger than a full batch's."""
+        devices = jax.device_count() if mesh is None else batch_parts(mesh)
+        parts = -(-rows * settings.accumulate // settings.batch_size)
+        while rows % (parts * devices) and parts * devices < rows < settings.batch_size:
+            parts += 1
+        options = {"batch_size": rows, "rate": rate, "accumulate": parts}
+        if mesh is None:
+            return step.under_pmap(objective, optimizer, **options)
+        return step.under_jit(objective, optimizer, mesh, **options)
+
+    program = program_of(settings.batch_size)
     keep = Keep(settings.keep_last, settings.keep_best.removeprefix("eval/"), settings.best_mode)
 
     with Checkpoints(out / "checkpoints", keep) as checkpoints, stop_signals() as stop:
@@ -109,7 +142,7 @@ def train(objective: Objective, data: Iterable, settings: Settings, optim: Optim
             latest = known_metrics(out, done)
             if done:
                 log.say(f"resumed from step {done}")
-            run = Run(program, checkpoints, log, settings, config, latest, flops_per_step, tokens_per_step)
+            run = Run(program_of, checkpoints, log, settings, config, latest, flops_per_step, tokens_per_step)
             stopped_by = run.steps(state, rng, stream, done, evaluate, stop)
         checkpoints.wait()
         best = checkpoints.best if settings.keep_best else None
@@ -151,14 +184,15 @@ def known_metrics(out: pathlib.Path, done: int) -> dict[str, float]:
 class Run:
     """The state of a loop under way: steps queued, the interval that is being measured, the clock."""
 
-    def __init__(self, program, checkpoints, log, settings, config, latest, flops_per_step, tokens_per_step):
-        self.program, self.checkpoints, self.log, self.settings = program, checkpoints, log, settings
+    def __init__(self, program_of, checkpoints, log, settings, config, latest, flops_per_step, tokens_per_step):
+        self.program_of, self.checkpoints, self.log, self.settings = program_of, checkpoints, log, settings
         self.config, self.latest, self.flops, self.tokens = config, latest, flops_per_step, tokens_per_step
         self.done = 0
         self.queued: deque = deque()     # (step, metrics) on the devices
         self.interval: list = []         # (step, metrics) finished and not yet logged
         self.clock: float | None = None  # when the interval began, moved on by what was not training
         self.timed = 0                   # steps of the interval that the clock covers
+        self.full = 0.0                  # the same in full batches
         self.waited = 0.0
 
     def steps(self, state, rng, stream, done: int, evaluate, stop) -> str:
@@ -170,7 +204,7 @@ class Run:
         if batch is None and not done:
             raise ValueError("the data gave no batch: is it smaller than one batch?")
         while batch is not None:
-            state, metrics = self.program.step(state, batch, rng)
+            state, metrics = self.program_of(settings.rows_at(self.done)).step(state, batch, rng)
             self.done += 1
             self.queued.append((self.done, metrics))
             if self.clock is None:  # the first step compiled; time begins after it
@@ -201,22 +235,24 @@ class Run:
 
     def pull(self, stream):
         """(the next batch on the devices, the data's state after it), or (None, None) at the data's end."""
-        began = time.monotonic()
+        began, wanted = time.monotonic(), self.settings.rows_at(self.done)
         try:
-            rows = next(stream)
+            parts = [next(stream) for _ in range(wanted // self.settings.data_rows)]
         except StopIteration:
             return None, None
+        rows = parts[0] if len(parts) == 1 else {
+            key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
         took = time.monotonic() - began
         if not self.queued or self.queued[-1][1]["loss"].is_ready():  # the devices had nothing left to do
             self.waited += took
-        share = self.settings.batch_size // jax.process_count()
+        share = wanted // jax.process_count()
         found = {key: len(value) for key, value in rows.items() if len(value) != share}
         if found:
             raise ValueError(f"the data gives batches of {found} rows where this process's share of batch_size "
                              f"{self.settings.batch_size} is {share}")
         if self.tokens is None and "input_ids" in rows:
-            self.tokens = float(rows["input_ids"].size * jax.process_count())
-        return self.program.place(rows), copy.deepcopy(stream.get_state())
+            self.tokens = float(rows["input_ids"].size * jax.process_count()) * self.settings.batch_size / wanted
+        return self.program_of(wanted).place(rows), copy.deepcopy(stream.get_state())
 
     def finish(self, queue: int) -> None:
         """Wait until at most `queue` steps are under way; log intervals that are whole, stop where not finite."""
@@ -224,7 +260,9 @@ class Run:
             at, metrics = self.queued.popleft()
             jax.block_until_ready(metrics)
             self.interval.append((at, metrics))
-            self.timed += self.clock is not None
+            if self.clock is not None:
+                self.timed += 1
+                self.full += self.settings.rows_at(at - 1) / self.settings.batch_size
             self.log.advance(at)
             if due(at, self.settings.log_every):
                 self.write()
@@ -248,14 +286,14 @@ class Run:
             values["steps_per_second"] = self.timed / seconds
             values["data/wait"] = min(self.waited / seconds, 1.0)
             if self.tokens:
-                values["tokens_per_second"] = self.tokens * values["steps_per_second"]
+                values["tokens_per_second"] = self.tokens * self.full / seconds
             if self.flops:
-                used = flops.mfu(self.flops, seconds / self.timed)
-                speed = self.flops * self.timed / seconds / 1e9
+                used = flops.mfu(self.flops, seconds / self.full)
+                speed = self.flops * self.full / seconds / 1e9
                 values |= {"gflops_per_second": speed} if used is None else {"mfu": used}
         values.pop("finite")
         self.record(values, at)
-        self.interval, self.timed, self.waited = [], 0, 0.0
+        self.interval, self.timed, self.full, self.waited = [], 0, 0.0, 0.0
         if self.clock is not None:
             self.clock = now
         self.check(found)

@@ -254,3 +254,40 @@ def test_two_processes_take_the_same_steps(whole, tmp_path):
     ours, theirs = ([line["loss"] for line in read_metrics(out / "metrics.jsonl") if "loss" in line]
                     for out in (tmp_path, whole[1]))
     np.testing.assert_allclose(ours, theirs, rtol=1e-5)
+
+
+GROWING = {"batch_size": 32, "batch_warmup_from": 8, "batch_warmup": 6}
+
+
+def test_batches_grow_to_their_full_size():
+    assert [settings(**GROWING).rows_at(at) for at in range(8)] == [8, 8, 16, 16, 24, 24, 32, 32]
+    assert [settings(batch_size=32, batch_warmup_from=8, batch_warmup=0.5).rows_at(at) for at in (0, 2, 6)] == [8, 16, 32]
+    assert [settings().rows_at(at) for at in (0, 11)] == [16, 16]
+    with pytest.raises(ValueError, match="batch_size 32 is not a multiple of batch_warmup_from 12"):
+        settings(batch_size=32, batch_warmup_from=12)
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_growing_batch_is_the_data_in_order_and_resumes(tmp_path, accumulate):
+    run(tmp_path / "whole", toy.Data(8), accumulate=accumulate, **GROWING)
+    stopped = run(tmp_path / "parts", toy.Data(8, length=2 + 4 + 3), accumulate=accumulate, **GROWING)
+    assert (stopped.step, stopped.stopped_by) == (5, "data")    # 8 8 16 16 24, and then two of 24's three parts were there
+    assert run(tmp_path / "parts", toy.Data(8), accumulate=accumulate, **GROWING).step == 12
+    assert final(tmp_path / "parts") == final(tmp_path / "whole")
+
+
+def test_a_growing_batch_takes_the_step_of_that_many_rows(tmp_path):
+    outcome = run(tmp_path, toy.Data(8), log_every=1, **GROWING)
+    assert outcome.step == 12
+    from bertvariants_jax.training import sharding, step
+    build, mesh = optimizer.build(OPTIM, 12), sharding.make_mesh()
+    first, key = jax.random.split(jax.random.key(0))
+    programs = {rows: step.under_jit(toy.objective(), build, mesh, batch_size=rows) for rows in (8, 16, 24, 32)}
+    state, stream, losses = programs[32].start(first), iter(toy.Data(8)), []
+    for rows in (8, 8, 16, 16, 24, 24, 32):
+        parts = [next(stream) for _ in range(rows // 8)]
+        batch = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        state, metrics = programs[rows].step(state, programs[rows].place(batch), key)
+        losses.append(float(metrics["loss"][0]))
+    found = [line["loss"] for line in read_metrics(tmp_path / "metrics.jsonl")][:7]
+    np.testing.assert_allclose(found, losses, rtol=1e-6)
