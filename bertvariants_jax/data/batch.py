@@ -30,6 +30,7 @@ KEYS: dict[str, Key] = {
     "input_ids": Key(("B", "L"), _I, 0, "token ids; padded with the tokenizer's pad id"),
     "attention_mask": Key(("B", "L"), _I, 0, "0 is padding; equal positive numbers see each other"),
     "token_type_ids": Key(("B", "L"), _I, 0, "segment of each token: 0 first, 1 second"),
+    "task_type_ids": Key(("B", "L"), _I, 0, "ERNIE 2.0: the number of the row's task"),
     "position_ids": Key(
         ("B", "L"), _I, 0, "place in the sequence; restarts with each packed sequence"
     ),
@@ -44,7 +45,22 @@ KEYS: dict[str, Key] = {
     ),
     "backwards": Key(("B",), _I, 0, "XLNet: 1 for a row that holds its text from right to left"),
     "next_sentence_label": Key(
-        ("B",), _I, 0, "NSP 0 = true next, 1 = random; SOP 0 = in order, 1 = swapped"
+        ("B",),
+        _I,
+        0,
+        "NSP 0 = true next, 1 = random (ERNIE: 1 = true, 0 = random); SOP 0 = in order, 1 = swapped",
+    ),
+    "capital_labels": Key(
+        ("B", "L"), _I, IGNORED, "1 where a token's word begins with a capital letter; -100 is ignored"
+    ),
+    "relation_labels": Key(
+        ("B", "L"), _I, IGNORED, "1 where a token occurs elsewhere in its document; -100 is ignored"
+    ),
+    "reorder_label": Key(
+        ("B",), _I, IGNORED, "order of a paragraph's segments (data/paragraphs.py orders)"
+    ),
+    "distance_label": Key(
+        ("B",), _I, IGNORED, "0 = B follows A, 1 = same document, 2 = another; -100 is ignored"
     ),
     "labels": Key(
         ("B",),
