@@ -23,7 +23,7 @@ from bertvariants_jax.models.config import Config
 from bertvariants_jax.models.variant import Network
 from bertvariants_jax.objectives.objective import Objective
 from bertvariants_jax.tasks.classify import Classify
-from bertvariants_jax.tasks.distill import Distil, DistilClassify
+from bertvariants_jax.tasks.distill import Distil, DistilClassify, distilled
 from bertvariants_jax.tasks.glue import glue
 from bertvariants_jax.tasks.pretrain import Pretrain
 from bertvariants_jax.tasks.spans import Spans
@@ -37,7 +37,7 @@ from bertvariants_jax.training.optimizer import Optim
 from bertvariants_jax.training.sharding import Mesh
 
 __all__ = ["Classify", "Compute", "Distil", "DistilClassify", "Mesh", "Model", "Optim", "Pretrain", "Recipe",
-           "Settings", "Spans", "glue", "model", "replace"]
+           "Settings", "Spans", "distilled", "glue", "model", "replace"]
 
 
 @dataclass(frozen=True)

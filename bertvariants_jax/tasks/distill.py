@@ -3,7 +3,7 @@
 import functools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +114,11 @@ class DistilClassify(Classify):
             bare = network.variant.network(network.config, (), network.compute)
             start = {**network.init(jax.random.key(0)), **from_teacher(bare, teacher.params, self.layers or None)}
         return beside(start, part(network, teacher, "classify"), teacher.params)
+
+
+def distilled(task: Classify, teacher: str, **options: Any) -> DistilClassify:
+    """A classification task (a row of GLUE) learned from a teacher too; options are DistilClassify's own."""
+    return DistilClassify(**{field.name: getattr(task, field.name) for field in fields(task)}, teacher=teacher, **options)
 
 
 def named_teacher(teacher: str) -> dict[str, str]:
