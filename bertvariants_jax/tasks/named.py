@@ -1,0 +1,29 @@
+"""Tasks by the names that commands know them by: a row a benchmark's task, from TFDS or from a folder of its own files."""
+
+import difflib
+import functools
+from collections.abc import Callable
+from typing import Any
+
+from bertvariants_jax.tasks.glue import GLUE, glue
+from bertvariants_jax.tasks.task import Task
+
+# (data, **options) -> Task; data: folder of the task's original files, "" is TFDS
+NAMED: dict[str, Callable[..., Task]] = {
+    **{name: functools.partial(glue, name) for name in GLUE},
+}
+
+
+def task(name: str, data: str = "", **options: Any) -> Task:
+    """The task of that name; options: fields of its class.
+
+    Raises ValueError for an unknown name or option, FileNotFoundError where `data` lacks the files.
+    """
+    if name not in NAMED:
+        near = difflib.get_close_matches(name, NAMED, 3)
+        raise ValueError(f"unknown task {name!r}; " + (f"did you mean {', '.join(near)}?" if near else
+                                                       f"known: {', '.join(NAMED)}"))
+    try:
+        return NAMED[name](data, **options)
+    except TypeError as error:
+        raise ValueError(f"task {name}: {error}") from None
