@@ -165,26 +165,38 @@ def load_recipe(path: Path) -> Any:
     return module
 
 
-def evaluate(folder: Annotated[str, tyro.conf.Positional], task: str, data: str = "", split: str = "validation",
-             batch_size: int = 32, max_length: int = 128) -> None:
-    """Metrics of a model folder on a task, as a table and a line of JSON.
+def evaluate(folder: Annotated[str, tyro.conf.Positional] = "", task: str = tyro.MISSING, data: str = "",
+             split: str = "validation", predictions: Path | None = None, output: Path | None = None,
+             labels: tuple[str, ...] = (), batch_size: int = 32, max_length: int | None = None) -> None:
+    """Metrics of a model folder, or of a prediction file, on a task, as a table and a line of JSON.
 
     Example: bertvariants evaluate runs/sst2/model --task sst2 --data glue/SST-2
+    Example: bertvariants evaluate --predictions RTE.tsv --task rte --data glue
 
     Args:
         folder: model folder or hub id.
         task: name of a task (sst2), or the folder of a training run, whose own task is taken.
         data: folder of the task's files; TFDS without it.
+        predictions: file in the task's official format, scored without a model.
+        output: folder where the model's predictions are written in that format.
+        labels: what the model's classes are, in the order of their ids, where its config.json does not say.
+        max_length: tokens of a row; the task's own number without it.
     """
+    if bool(folder) == (predictions is not None):
+        raise ValueError("give a model folder, or --predictions FILE, and not both")
     prepare_jax()
     from rich.console import Console
     from rich.table import Table
 
-    from bertvariants_jax.recipe import evaluate as measure
-    from bertvariants_jax.recipe import glue, task_of_run
+    from bertvariants_jax import recipe
 
-    chosen = task_of_run(task) if (Path(task) / "config.json").is_file() else glue(task, data, max_length=max_length)
-    metrics = measure(folder, chosen, split, batch_size)
+    options = {} if max_length is None else {"max_length": max_length}
+    run = (Path(task) / "config.json").is_file()
+    chosen = recipe.task_of_run(task) if run else recipe.task(task, data, **options)
+    if predictions is not None:
+        metrics = chosen.score_file(predictions, split)
+    else:
+        metrics = recipe.evaluate(folder, chosen, split, batch_size, output, labels)
     table = Table("metric", "value", box=None)
     for name, value in metrics.items():
         table.add_row(name, f"{value:.4f}")

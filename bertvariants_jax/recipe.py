@@ -5,7 +5,9 @@ Everything that files in `experiments/` need is importable from here.
 
 import dataclasses
 import json
+import math
 import os
+import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -16,7 +18,7 @@ import tyro
 
 from bertvariants_jax.data.batch import check
 from bertvariants_jax.data.pipeline import Pipeline, pipeline
-from bertvariants_jax.hf.checkpoint import Checkpoint, Report, load, save
+from bertvariants_jax.hf.checkpoint import Checkpoint, Report, load, read_config, save
 from bertvariants_jax.layers.dense import Compute
 from bertvariants_jax.models import VARIANTS, find_size
 from bertvariants_jax.models.config import Config
@@ -25,6 +27,7 @@ from bertvariants_jax.objectives.objective import Objective
 from bertvariants_jax.tasks.classify import Classify
 from bertvariants_jax.tasks.distill import Distil, DistilClassify, distilled
 from bertvariants_jax.tasks.glue import glue
+from bertvariants_jax.tasks.named import task
 from bertvariants_jax.tasks.pretrain import Pretrain
 from bertvariants_jax.tasks.spans import Spans
 from bertvariants_jax.tasks.task import TRAIN, VALIDATION, Task
@@ -37,7 +40,7 @@ from bertvariants_jax.training.optimizer import Optim
 from bertvariants_jax.training.sharding import Mesh
 
 __all__ = ["Classify", "Compute", "Distil", "DistilClassify", "Mesh", "Model", "Optim", "Pretrain", "Recipe",
-           "Settings", "Spans", "distilled", "glue", "model", "replace"]
+           "Settings", "Spans", "distilled", "finetune", "glue", "model", "replace", "task"]
 
 
 @dataclass(frozen=True)
@@ -88,9 +91,36 @@ class Recipe:
         return json.loads(json.dumps(data))
 
 
-class Work(NamedTuple):
-    """What a recipe comes to once its tokenizer, network and data are there."""
+def finetune(name: str, task: str = "") -> tuple[Optim, Settings]:
+    """How the paper of a variant or published size, or of the model in a folder, fine-tunes it on a task (a name of
+    GLUE's, "squad", "squad2", "race", "swag", "ner"; others get the paper's general values).
 
+    Adam corrects its bias here, which BERT's, ALBERT's, ELECTRA's, XLNet's and DeBERTa's own code leaves out: with it
+    few runs on small data sets fail (arXiv:2006.04884). `--optim.name bert_adam` is without.
+    Raises ValueError for an unknown name.
+    """
+    folder = Path(name)
+    if (folder / "config.json").is_file():
+        variant, config, *_ = read_config(folder)
+    else:
+        variant, config = find_size(name)
+    shape = (config.hidden_size, config.num_hidden_layers)
+    size = next((size for size, known in variant.sizes.items()
+                 if (known.hidden_size, known.num_hidden_layers) == shape), "")
+    said: dict[str, Any] = {"name": "adamw", "schedule": "bert", "warmup": 0.1, "steps": 0, "epochs": 3.0, "rate": 2e-5}
+    for key in ("", task, size, f"{size}/{task}"):
+        said |= variant.finetune.get(key, {})
+    if said["steps"]:
+        said["epochs"] = 0.0
+    known = [{f.name for f in dataclasses.fields(kind)} for kind in (Optim, Settings)]
+    optim, settings = ({key: value for key, value in said.items() if key in names} for names in known)
+    return Optim(**optim), Settings(**settings)
+
+
+class Work(NamedTuple):
+    """What a recipe comes to once its tokenizer, network and data are there; the task is as the model wants it."""
+
+    task: Task
     params: dict[str, Any] | None
     network: Network
     tokenizer: Tokenizer
@@ -118,11 +148,14 @@ def cache_folder() -> Path:
 
 def run(recipe: Recipe, out: str | Path) -> Outcome:
     """Train in the folder `out` (going on where it stopped), evaluate, and write `out`/model as an HF folder."""
-    out, task, settings = Path(out), recipe.task, recipe.settings
+    out, settings = Path(out), recipe.settings
+    work = prepare(recipe, out)
+    task, objective, network = work.task, work.objective, work.network
     if task.best and not settings.keep_best:
         settings = replace(settings, keep_best=task.best)
-    work = prepare(recipe, out)
-    objective, network = work.objective, work.network
+    if settings.epochs:
+        whole = math.ceil(settings.epochs * len(work.train.maker.examples) / settings.batch_size)
+        settings = replace(settings, steps=min(settings.steps or whole, whole))
 
     def batches(split: str) -> tuple[Any, Pipeline]:
         examples = task.examples(split, work.tokenizer, cache_folder() / "corpora", settings.batch_size)
@@ -157,17 +190,21 @@ def prepare(recipe: Recipe, out: Path) -> Work:
     Raises ValueError or FileNotFoundError for whatever does not fit, before anything is trained.
     """
     task, settings, start = recipe.task, recipe.settings, recipe.model.start
-    labels = task.labels()
-    changed = {} if labels is None else {"id2label": labels}
     companions, checkpoint = {name: load(folder) for name, folder in task.companions().items()}, None
     if start:
         checkpoint = load(start, dtype=recipe.compute.dtype, param_dtype=recipe.compute.param_dtype,
                           revision=recipe.model.revision or None)
+        task = task.fitted(checkpoint.config.id2label, checkpoint.pooling and checkpoint.pooling.mode)
+    labels = task.labels()
+    changed = {} if labels is None else {"id2label": labels}
+    if start:
         tokenizer = Tokenizer.load(recipe.model.tokenizer) if recipe.model.tokenizer else checkpoint.tokenizer
         if tokenizer is None:
             raise FileNotFoundError(f"{start} has no tokenizer files: give --model.tokenizer a folder")
         checkpoint = checkpoint.with_heads(*task.heads, seed=settings.seed, **changed)
         network = replace(checkpoint.network, compute=recipe.compute)
+        if checkpoint.report.fresh and jax.process_index() == 0:
+            print(f"{start}: freshly initialised: {', '.join(checkpoint.report.fresh)}", file=sys.stderr)
     else:
         lent = [companion.tokenizer for companion in companions.values() if companion.tokenizer is not None]
         tokenizer = lent[0] if lent and not recipe.model.tokenizer else fresh_tokenizer(recipe, out)
@@ -189,7 +226,7 @@ def prepare(recipe: Recipe, out: Path) -> Work:
                     process_index=jax.process_index(), process_count=jax.process_count())
     check(data.batch(0), network.config.vocab_size, getattr(network.config, "type_vocab_size", None) or None, longest)
     params = task.initial(network, checkpoint and jax.device_get(checkpoint.params), **companions)
-    return Work(params, network, tokenizer, objective, data)
+    return Work(task, params, network, tokenizer, objective, data)
 
 
 def pieces(tokenizer: Tokenizer) -> list[str | None]:
@@ -210,31 +247,58 @@ def fresh_tokenizer(recipe: Recipe, out: Path) -> Tokenizer:
 
 def assess(task: Task, objective: Objective, params, examples, data: Pipeline, mesh=None) -> dict[str, float]:
     """The task's metrics, or where it has none the losses, over all of an evaluation pipeline."""
-    found = evaluation.predictions(objective, params, data, mesh) if task.best else ()
-    outputs = [out for _, out in found]
-    if not outputs:
+    if not task.best:
         return evaluation.evaluate_loss(objective, params, data, mesh)
-    return task.score(examples, {key: np.concatenate([out[key] for out in outputs]) for key in outputs[0]})
+    return task.score(examples, answers(objective, params, data, mesh))
 
 
-def evaluate(folder: str | Path, task: Task, split: str = VALIDATION, batch_size: int = 32) -> dict[str, float]:
-    """Metrics of a saved model on a task's split.
+def answers(objective: Objective, params, data: Pipeline, mesh=None) -> dict[str, np.ndarray]:
+    """The objective's predictions for all examples of an evaluation pipeline, in order."""
+    outputs = [out for _, out in evaluation.predictions(objective, params, data, mesh)]
+    return {key: np.concatenate([out[key] for out in outputs]) for key in outputs[0]}
 
-    Raises ValueError where the model's classes are not the task's.
+
+def evaluate(folder: str | Path, task: Task, split: str = VALIDATION, batch_size: int = 32,
+             output: str | Path | None = None, labels: tuple[str, ...] = ()) -> dict[str, float]:
+    """Metrics of a saved model on a task's split; {} where the split has no labels.
+
+    output: folder for prediction files in the task's official format. labels: the model's classes by id, instead of
+    what its folder calls them.
+    Raises ValueError where the model's classes are not the task's, and where there would be nothing to show.
     """
     checkpoint = load(folder)
-    labels = task.labels()
     if missing := [head for head in task.heads if head not in checkpoint.heads]:
         raise ValueError(f"{folder} has no {missing[0]!r} head; it has: {', '.join(checkpoint.heads) or 'none'}")
-    if labels is not None and checkpoint.config.id2label != labels:
-        raise ValueError(f"{folder} knows the classes {', '.join(checkpoint.config.id2label)}, the task has "
-                         f"{', '.join(labels)}")
-    if checkpoint.tokenizer is None:
+    if labels and len(labels) != len(checkpoint.config.id2label):
+        raise ValueError(f"{len(labels)} labels are given, but {folder} has {len(checkpoint.config.id2label)} classes")
+    known = labels or checkpoint.config.id2label
+    task = task.fitted(known, checkpoint.pooling and checkpoint.pooling.mode)
+    wanted = task.labels()
+    if wanted is not None and known != wanted:
+        raise ValueError(f"{folder} knows {len(known)} classes, {', '.join(known)}; the task has {len(wanted)}, "
+                         f"{', '.join(wanted)}" + ("; --labels says what they are, by id" if "LABEL_0" in known else ""))
+    tokenizer, vocab_size = checkpoint.tokenizer, checkpoint.config.vocab_size
+    if tokenizer is None:
         raise FileNotFoundError(f"{folder} has no tokenizer files")
+    if tokenizer.vocab_size > vocab_size:
+        raise ValueError(f"the tokenizer of {folder} has {tokenizer.vocab_size} ids, its model {vocab_size} rows: it is "
+                         "another model's")
     network = checkpoint.network.variant.network(checkpoint.config, task.heads)
+    longest = network.variant.longest(network.config)
+    if longest and task.max_length > longest:
+        task = replace(task, max_length=longest)
     companions = {name: load(place) for name, place in task.companions().items()}
-    examples = task.examples(split, checkpoint.tokenizer, cache_folder() / "corpora", batch_size)
+    examples = task.examples(split, tokenizer, cache_folder() / "corpora", batch_size)
     data = pipeline(examples, batch_size=batch_size, shuffle=False, epochs=1,
-                    corrupt=task.corrupt(examples, checkpoint.tokenizer, 0))
-    params = task.initial(network, checkpoint.params, **companions)
-    return assess(task, task.objective(network, **companions), params, examples, data)
+                    corrupt=task.corrupt(examples, tokenizer, 0))
+    check(data.batch(0), vocab_size, getattr(network.config, "type_vocab_size", None) or None, longest)
+    params, objective = task.initial(network, checkpoint.params, **companions), task.objective(network, **companions)
+    if not task.best:
+        return evaluation.evaluate_loss(objective, params, data)
+    outputs = answers(objective, params, data)
+    metrics = task.score(examples, outputs)
+    if output is not None:
+        task.write(examples, outputs, Path(output))
+    elif not metrics:
+        raise ValueError(f"the {split} split has no labels to score against: give --output a folder for the predictions")
+    return metrics

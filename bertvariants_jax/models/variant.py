@@ -84,6 +84,8 @@ class Variant:
     tokenizer: the family of vocabularies that it reads, as text.train names them.
     generator: (config, width, depth) -> the config of the masked LM that makes replacements for it to detect, so many
         times as wide and as deep; None where it is not pre-trained so.
+    finetune: how the paper fine-tunes it: fields of the optimizer and the settings under "" (in general), a task, a size
+        or "size/task", the later of these over the earlier.
     """
 
     name: str
@@ -109,6 +111,7 @@ class Variant:
     packs: bool = True
     tokenizer: str = "bert"
     generator: Callable[[Config, float, float], Config] | None = None
+    finetune: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     summary: str = ""
 
     @property
@@ -240,6 +243,11 @@ class Network:
             rows = variant.heads[name].names(self.config)
             tables[name] = under(prefix, "", rows) if name == "pooler" else rows
         return tables
+
+
+def table(columns: str, rows: Mapping[str, tuple]) -> dict[str, dict[str, Any]]:
+    """Rows of one table of a paper -> {row: {column: value}}; columns are separated by spaces."""
+    return {name: dict(zip(columns.split(), row, strict=True)) for name, row in rows.items()}
 
 
 def _carried(sown: Mapping[str, Any]) -> dict[str, Any] | None:

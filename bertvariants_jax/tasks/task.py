@@ -9,7 +9,7 @@ import numpy as np
 from bertvariants_jax.data.pipeline import Corrupt, Examples
 from bertvariants_jax.objectives.objective import Objective
 
-TRAIN, VALIDATION = "train", "validation"
+TRAIN, VALIDATION, TEST = "train", "validation", "test"
 
 
 class Task:
@@ -30,12 +30,16 @@ class Task:
         """Class names in the order of their ids, None where the task has no classes."""
         return None
 
+    def fitted(self, labels: tuple[str, ...], pooling: str | None) -> "Task":
+        """The task as a model wants it that knows `labels` (its id2label) and pools its hidden states so, if it says."""
+        return self
+
     def texts(self) -> Iterable[str]:
         """Training text, for a tokenizer to be trained on."""
         raise NotImplementedError
 
     def examples(self, split: str, tokenizer: Any, cache: Path | None, batch_size: int = 1) -> Examples:
-        """The examples of a split ("train", "validation"); tokenised corpora are kept under `cache`.
+        """The examples of a split ("train", "validation", "test"); tokenised corpora are kept under `cache`.
 
         batch_size: rows of a global batch, for examples whose order depends on it.
         """
@@ -61,5 +65,20 @@ class Task:
         raise NotImplementedError
 
     def score(self, examples: Examples, outputs: Mapping[str, np.ndarray]) -> dict[str, float] | None:
-        """Metrics (0 to 1) of the objective's predictions for all examples in order, where there is a `best` one."""
+        """Metrics (0 to 1) of the objective's predictions for all examples in order, where there is a `best` one.
+
+        {} where the examples have no labels, as test sets have not.
+        """
         return None
+
+    def baseline(self, examples: Examples) -> dict[str, float]:
+        """Metrics of the best answer that does not look at the input (the most frequent class); {} where there is none."""
+        return {}
+
+    def write(self, examples: Examples, outputs: Mapping[str, np.ndarray], folder: Path) -> list[Path]:
+        """Write the predictions into `folder` in the task's official format; returns the files, none where it has none."""
+        return []
+
+    def score_file(self, path: Path, split: str) -> dict[str, float]:
+        """Metrics of a prediction file in the official format, against the labels of a split."""
+        raise ValueError(f"{path}: {type(self).__name__} scores no prediction files")

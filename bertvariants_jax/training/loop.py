@@ -38,6 +38,8 @@ class Diverged(ValueError):
 class Settings:
     """How long, how wide and how watched a run is.
 
+    steps, epochs: the run ends after so many updates, or passes over the training data, whichever are fewer; 0 is no
+    limit.
     batch_size: global, of one optimizer step. accumulate: micro-batches it is cut into.
     batch_warmup_from: rows of the first step, from which batches grow in a line, in multiples of it, over the first
     batch_warmup steps (a part of all steps, if below 1); 0 is no such warm-up. Each size is compiled once.
@@ -46,6 +48,7 @@ class Settings:
     """
 
     steps: int = 1000
+    epochs: float = 0.0
     batch_size: int = 32
     accumulate: int = 1
     batch_warmup_from: int = 0
@@ -61,7 +64,7 @@ class Settings:
     best_mode: Literal["max", "min"] = "max"
 
     def __post_init__(self):
-        for name, least in (("steps", 1), ("batch_size", 1), ("accumulate", 1), ("log_every", 1), ("keep_last", 1),
+        for name, least in (("epochs", 0), ("steps", 0 if self.epochs else 1), ("batch_size", 1), ("accumulate", 1), ("log_every", 1), ("keep_last", 1),
                              ("eval_every", 0), ("save_every", 0), ("batch_warmup_from", 0), ("batch_warmup", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"settings.{name} must be at least {least}, got {getattr(self, name)}")
