@@ -3,20 +3,36 @@
     bertvariants train experiments/bert_base.py --out runs/bert_base \\
         --task.data 'text:books/*.txt' 'text:wiki/*.txt' --model.tokenizer vocab/
 
-1M steps of 256 sequences, BERT's Adam at 1e-4 with 10,000 steps of warm-up. This is the first phase, 900,000 steps
-at length 128; the second goes on at length 512 from its model folder:
+1M steps of 256 sequences, BERT's Adam at 1e-4 with 10,000 steps of warm-up, masks written ten times and kept. This is
+the first phase, 900,000 steps at length 128; the second goes on at length 512 from its model folder:
 
     bertvariants train experiments/bert_base.py --phase 2 --out runs/bert_base_512 --model.start runs/bert_base/model ...
 
-Cost by count: 17.9 TFLOP a step at length 128, so 16 ZFLOP for the first phase; 4 days on 16 TPU v2 chips in the paper.
-Not run at full length here.
+Whole-word masking, with which the later "wwm" checkpoints were made, is --task.masking words. Cost by count: 17.9 TFLOP
+a step at length 128, so 16 ZFLOP for the first phase; 4 days on 16 TPU v2 chips in the paper. Not run at full length here.
+
+A few minutes on two CPU cores:
+
+    bertvariants train experiments/bert_base.py --tiny --out runs/bert_tiny \\
+        --task.data 'text:wiki/*.txt.gz' --task.evaluation text:wikitext-2/valid.txt
 """
 
 from bertvariants_jax.recipe import Compute, Optim, Pretrain, Recipe, Settings, model
 
 
-def recipe(phase: int = 1, tokenizer: str = "") -> Recipe:
-    """phase: 1 is 90% of the steps at length 128, 2 the rest at 512. tokenizer: folder of a vocabulary."""
+def recipe(phase: int = 1, tiny: bool = False, tokenizer: str = "") -> Recipe:
+    """phase: 1 is 90% of the steps at length 128, 2 the rest at 512. tiny: two layers of 128 for a few minutes.
+    tokenizer: folder of a vocabulary; "" trains one on the text.
+    """
+    if tiny:
+        return Recipe(
+            task=Pretrain(max_length=64, dupe_factor=2),
+            model=model("bert-tiny", tokenizer, vocab_size=4096, hidden_dropout_prob=0.0,
+                        attention_probs_dropout_prob=0.0),
+            optim=Optim("adamw", rate=3e-3, schedule="shifted", warmup=0.1, b2=0.98),
+            settings=Settings(steps=2000, batch_size=64, log_every=50, eval_every=500, save_every=1000),
+            compute=Compute(unroll=0),
+        )
     length, steps = {1: (128, 900_000), 2: (512, 100_000)}[phase]
     return Recipe(
         task=Pretrain(max_length=length, max_predictions=20 if phase == 1 else 77, masks="static", dupe_factor=10),
