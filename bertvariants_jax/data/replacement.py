@@ -1,5 +1,6 @@
-"""ELECTRA's masking: places drawn with replacement (Clark et al. 2020, arXiv:2003.10555;
-google-research/electra pretrain/pretrain_helpers.py `mask`).
+"""Masking for a generator of replacements: ELECTRA's places drawn with replacement (Clark et al.
+2020, arXiv:2003.10555; google-research/electra pretrain/pretrain_helpers.py `mask`), and
+DeBERTa-v3's (He et al. 2021, arXiv:2111.09543).
 """
 
 from collections.abc import Sequence
@@ -7,7 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from bertvariants_jax.data import noise
-from bertvariants_jax.data.corrupt import Batch, eligible, quota
+from bertvariants_jax.data.corrupt import Batch, corrupted, eligible, quota, slots
+from bertvariants_jax.data.ngrams import choose_windows
 
 
 def most_predictions(rate: float, length: int) -> int:
@@ -63,3 +65,29 @@ def mask_with_replacement(
         "masked_labels": labels,
         "masked_weights": used.astype(np.float32),
     }
+
+
+def mask_one_in_window(
+    batch: Batch,
+    index: np.ndarray,
+    epoch: np.ndarray,
+    *,
+    seed: int,
+    mask_token_id: int,
+    never: Sequence[int],
+    max_predictions: int,
+    rate: float = 0.15,
+) -> Batch:
+    """DeBERTa-v3's masking: every chosen token becomes [MASK]. Adds keys as `mask_with_replacement`.
+
+    One token is drawn in each window of int(1 / rate) candidates, and of these the first min(P,
+    max(1, round(rate * length))) are taken (microsoft/DeBERTa apps/tasks/rtd_task.py: the masking
+    of DeBERTa with n-grams of 1, mask_prob 1 and keep_prob 0).
+    """
+    candidates = eligible(batch, never)
+    n = quota((batch["attention_mask"] > 0).sum(1), rate, max_predictions)
+    chosen = choose_windows(
+        candidates, candidates, n, max_predictions, 1, int(1 / rate), seed, epoch, index
+    )
+    positions, used = slots(chosen, max_predictions)
+    return corrupted(batch, positions, used, mask_token_id, positions, masks=used, draws=~used)

@@ -68,6 +68,15 @@ def sized(layers: int, width: int, **fields) -> DebertaV3Config:
                            intermediate_size=4 * width, **fields)
 
 
+def generator_of(cfg: DebertaV3Config, width: float = 1.0, depth: float = 0.5) -> DebertaV3Config:
+    """The generator beside a discriminator, a masked LM with the mask decoder; the released ones are as wide and half
+    as deep."""
+    size, heads = round(cfg.hidden_size * width), max(1, round(cfg.num_attention_heads * width))
+    return replace(cfg, hidden_size=size, num_attention_heads=heads, intermediate_size=round(cfg.intermediate_size * width),
+                   num_hidden_layers=max(1, round(cfg.num_hidden_layers * depth)),
+                   enhanced_mask_decoder=not cfg.position_biased_input and cfg.embedding_size in (None, size))
+
+
 DISCRIMINATORS = {"deberta-v3-base": sized(12, 768), "deberta-v3-small": sized(6, 768),
                   "deberta-v3-xsmall": sized(12, 384), "deberta-v3-large": sized(24, 1024),
                   "mdeberta-v3-base": sized(12, 768, vocab_size=251000)}
@@ -82,6 +91,6 @@ DUMMY = DebertaV3Config(vocab_size=61, hidden_size=24, num_hidden_layers=3, num_
 DEBERTA_V3 = Variant(
     name="deberta-v3", config=DebertaV3Config, encoder=DebertaV2, names=deberta_v2.names, prefix="deberta", heads=HEADS,
     classes=deberta_v2.CLASSES, sizes=SIZES, dummy=DUMMY, ignored=deberta.IGNORED, traced=deberta.traced,
-    longest=deberta.longest, fitted=deberta.fitted, tokenizer="deberta-v2",
+    longest=deberta.longest, fitted=deberta.fitted, tokenizer="deberta-v2", generator=generator_of,
     summary="replaced token detection on DeBERTa-v2's network",
 )

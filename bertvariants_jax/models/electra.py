@@ -171,10 +171,11 @@ def sized(layers: int, width: int, embedding: int) -> ElectraConfig:
                          num_attention_heads=width // 64, intermediate_size=4 * width)
 
 
-def generator_of(cfg: ElectraConfig, multiplier: float) -> ElectraConfig:
-    """The generator beside a discriminator: its depth and embedding, `multiplier` times its width."""
-    width = round(cfg.hidden_size * multiplier)
-    return replace(cfg, hidden_size=width, num_attention_heads=max(1, width // 64), intermediate_size=4 * width)
+def generator_of(cfg: ElectraConfig, width: float, depth: float = 1.0) -> ElectraConfig:
+    """The generator beside a discriminator: its embedding, so many times its width and depth, heads of 64."""
+    size = round(cfg.hidden_size * width)
+    return replace(cfg, hidden_size=size, num_attention_heads=max(1, size // 64), intermediate_size=4 * size,
+                   num_hidden_layers=max(1, round(cfg.num_hidden_layers * depth)))
 
 
 SMALL, BASE, LARGE = sized(12, 256, 128), sized(12, 768, 768), sized(24, 1024, 1024)
@@ -196,5 +197,5 @@ ELECTRA = Variant(
     name="electra", config=ElectraConfig, encoder=Electra, names=names, prefix="electra", heads=HEADS,
     classes=CLASSES, sizes=SIZES, dummy=DUMMY,
     ignored=(r"embeddings\.position_ids$", r"embeddings\.token_type_ids$"),
-    summary="replaced-token detection beside a masked LM",
+    summary="replaced-token detection beside a masked LM", generator=generator_of,
 )

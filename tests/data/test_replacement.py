@@ -9,7 +9,11 @@ from hypothesis import strategies as st
 
 from bertvariants_jax.data import noise
 from bertvariants_jax.data.batch import check
-from bertvariants_jax.data.replacement import mask_with_replacement, most_predictions
+from bertvariants_jax.data.replacement import (
+    mask_one_in_window,
+    mask_with_replacement,
+    most_predictions,
+)
 from bertvariants_jax.data.two_segments import two_segments
 
 PAD, UNK, CLS, SEP, MASK = 0, 100, 101, 102, 103
@@ -165,3 +169,32 @@ def test_corner_cases(data, length, most):
         assert out["input_ids"][i].tolist() == want
         n = int(out["masked_weights"][i].sum())
         assert out["masked_positions"][i, :n].tolist() == [p for p, _ in predictions]
+
+
+def test_one_in_each_window_becomes_a_mask(rows):
+    """DeBERTa-v3: the quota is met from the left, each window of six candidates has one, at any of
+    its places alike, and all of them are hidden.
+    """
+    index = np.arange(len(rows["input_ids"]))
+    never = (CLS, SEP, MASK, PAD, UNK)
+    out = mask_one_in_window(
+        rows, index, 0 * index, seed=5, mask_token_id=MASK, never=never, max_predictions=7
+    )
+    check(out, V, 2)
+    used, positions = out["masked_weights"] > 0, out["masked_positions"]
+    assert (np.take_along_axis(out["input_ids"], positions, 1)[used] == MASK).all()
+    labels = np.take_along_axis(rows["input_ids"], positions, 1)
+    assert (out["masked_labels"][used] == labels[used]).all()
+    assert not np.isin(labels[used], never).any()
+    candidates = (rows["attention_mask"] > 0) & ~np.isin(rows["input_ids"], never)
+    number = np.take_along_axis(np.cumsum(candidates, 1) - 1, positions, 1)  # among the candidates
+    windows = np.broadcast_to(np.arange(positions.shape[1]), number.shape)
+    assert (number // 6 == windows)[used].all()
+    expected = np.minimum(
+        -(-candidates.sum(1) // 6), np.maximum(1, np.rint(0.15 * rows["attention_mask"].sum(1)))
+    )
+    assert (used.sum(1) == expected).all()
+    whole = used & (6 * windows + 6 <= candidates.sum(1)[:, None])
+    share = np.bincount(number[whole] % 6, minlength=6) / whole.sum()
+    assert whole.sum() > 50_000
+    assert share == pytest.approx(1 / 6, abs=5 * np.sqrt(5 / 36 / whole.sum()))
