@@ -6,6 +6,7 @@ records or as documents.
   tsv:GLOB[#field]       tab-separated, no quote characters (as GLUE's files are)
   csv:GLOB[#field]       comma-separated, quoted by "
   parquet:GLOB[#field]   needs pyarrow
+  conll:GLOB[#column]    a word a line with its tags (data/conll.py); the last column if not given
   tfds:NAME[/CONFIG][:SPLIT][#field]   TensorFlow Datasets, without TensorFlow
   docs:[PACKAGE,...]     English prose inside the installed Python and its packages (data/prose.py)
 
@@ -23,10 +24,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from bertvariants_jax.data import prose
+from bertvariants_jax.data import conll, prose
 from bertvariants_jax.data.documents import Document, read_documents, text_document
 
-KINDS = ("text", "jsonl", "tsv", "csv", "parquet", "tfds", "docs")
+KINDS = ("text", "jsonl", "tsv", "csv", "parquet", "conll", "tfds", "docs")
 _VERSION = 1  # of the reading rules: part of the fingerprint
 
 
@@ -171,6 +172,8 @@ class Source(Sequence[dict]):
                 yield from _json_rows(path)
             elif self.kind == "parquet":
                 yield from _parquet_rows(path)
+            elif self.kind == "conll":
+                yield from conll.sentences(path, read_lines(path), self.field)
             else:
                 yield from self._table_rows(path)
 
@@ -207,6 +210,8 @@ class Source(Sequence[dict]):
                 yield from read_documents(
                     (line for _, line in read_lines(path)), self._layout, _stem(path)
                 )
+        elif self.kind == "conll":
+            yield from (text_document(" ".join(row["words"]), f"row {i}") for i, row in enumerate(self))
         else:
             rows = (
                 self._file_rows()
