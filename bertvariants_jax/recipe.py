@@ -30,6 +30,7 @@ from bertvariants_jax.tasks.glue import glue
 from bertvariants_jax.tasks.named import task
 from bertvariants_jax.tasks.pretrain import Pretrain
 from bertvariants_jax.tasks.spans import Spans
+from bertvariants_jax.tasks.squad import Squad
 from bertvariants_jax.tasks.task import TRAIN, VALIDATION, Task
 from bertvariants_jax.text import Tokenizer, train
 from bertvariants_jax.training import evaluate as evaluation
@@ -40,7 +41,7 @@ from bertvariants_jax.training.optimizer import Optim
 from bertvariants_jax.training.sharding import Mesh
 
 __all__ = ["Classify", "Compute", "Distil", "DistilClassify", "Mesh", "Model", "Optim", "Pretrain", "Recipe",
-           "Settings", "Spans", "distilled", "finetune", "glue", "model", "replace", "task"]
+           "Settings", "Spans", "Squad", "distilled", "finetune", "glue", "model", "replace", "task"]
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,7 @@ class Work(NamedTuple):
     train: Pipeline
 
 
-TASKS = {kind.__name__: kind for kind in (Classify, Distil, DistilClassify, Pretrain, Spans)}
+TASKS = {kind.__name__: kind for kind in (Classify, Distil, DistilClassify, Pretrain, Spans, Squad)}
 
 
 def task_of_run(folder: str | Path) -> Task:
