@@ -112,12 +112,14 @@ class Choice(Task):
         return self.rate(examples.questions, np.full(len(examples.labels), often))
 
     def write(self, examples: "Questions", outputs: Mapping[str, np.ndarray], folder: Path) -> list[Path]:
-        """predictions.jsonl: {"id", "label"} a question, the label an option's number from 0 (RACE: its letter)."""
-        letters, path = self.name == "race", Path(folder) / "predictions.jsonl"
+        """predictions.jsonl: {"id", "label"} a question, the label an option's number from 0 (RACE: its letter; COPA:
+        {"idx", "label"}, as SuperGLUE's leaderboard wants it)."""
+        path, chosen = Path(folder) / "predictions.jsonl", np.asarray(outputs["logits"]).argmax(-1)
         with path.open("w", encoding="utf-8") as file:
-            for question, chosen in zip(examples.questions, np.asarray(outputs["logits"]).argmax(-1), strict=True):
-                said = "ABCDEFGH"[chosen] if letters else int(chosen)
-                file.write(json.dumps({"id": question.name, "label": said}, ensure_ascii=False) + "\n")
+            for question, best in zip(examples.questions, chosen.tolist(), strict=True):
+                row = {"idx": int(question.name), "label": best} if self.name == "copa" else {
+                    "id": question.name, "label": LETTERS[best] if self.name == "race" else best}
+                file.write(json.dumps(row, ensure_ascii=False) + "\n")
         return [path]
 
     def score_file(self, path: str | Path, split: str = VALIDATION) -> dict[str, float]:
@@ -130,7 +132,8 @@ class Choice(Task):
             try:
                 row = json.loads(line)
                 label = row["label"]
-                said[row["id"]] = "ABCDEFGH".index(label) if isinstance(label, str) else int(label)
+                said[str(row["idx"] if "idx" in row else row["id"])] = (
+                    LETTERS.index(label) if isinstance(label, str) else int(label))
             except (ValueError, KeyError, TypeError):
                 raise ValueError(f'{path}, line {number}: expected {{"id": ..., "label": ...}}, got {line[:60]!r}') from None
         if missing := [q.name for q in questions if q.name not in said]:
@@ -176,6 +179,7 @@ class Questions:
         return batch if self.labels is None else {**batch, "labels": self.labels[indices]}
 
 
+LETTERS = "ABCDEFGH"
 ASKED_FIRST = ("roberta", "xlm-roberta")   # fairseq's order: <s> question option </s></s> context </s>
 
 
@@ -203,7 +207,7 @@ def _race(row: Mapping, group: str, where: str) -> Iterator[Question]:
     context, name = one_line(_need(row, "article", where)), row.get("id") or row.get("example_id") or where
     for i, (question, choices, answer) in enumerate(zip(questions, options, answers, strict=True)):
         yield Question(context, tuple(asked(question, choice) for choice in choices),
-                       _answer("ABCDEFGH".find(answer) if answer else None, choices, where, i), f"{group}/{name}/{i}", group)
+                       _answer(LETTERS.find(answer) if answer else None, choices, where, i), f"{group}/{name}/{i}", group)
 
 
 def race_tfds(split: str) -> Iterator[Question]:
