@@ -24,6 +24,7 @@ from bertvariants_jax.models import VARIANTS, find_size
 from bertvariants_jax.models.config import Config
 from bertvariants_jax.models.variant import Network
 from bertvariants_jax.objectives.objective import Objective
+from bertvariants_jax.tasks.choice import Choice
 from bertvariants_jax.tasks.classify import Classify
 from bertvariants_jax.tasks.distill import Distil, DistilClassify, distilled
 from bertvariants_jax.tasks.glue import glue
@@ -31,6 +32,7 @@ from bertvariants_jax.tasks.named import task
 from bertvariants_jax.tasks.pretrain import Pretrain
 from bertvariants_jax.tasks.spans import Spans
 from bertvariants_jax.tasks.squad import Squad
+from bertvariants_jax.tasks.tagging import Tagging
 from bertvariants_jax.tasks.task import TRAIN, VALIDATION, Task
 from bertvariants_jax.text import Tokenizer, train
 from bertvariants_jax.training import evaluate as evaluation
@@ -40,8 +42,8 @@ from bertvariants_jax.training.loop import Outcome, Settings
 from bertvariants_jax.training.optimizer import Optim
 from bertvariants_jax.training.sharding import Mesh
 
-__all__ = ["Classify", "Compute", "Distil", "DistilClassify", "Mesh", "Model", "Optim", "Pretrain", "Recipe",
-           "Settings", "Spans", "Squad", "distilled", "finetune", "glue", "model", "replace", "task"]
+__all__ = ["Choice", "Classify", "Compute", "Distil", "DistilClassify", "Mesh", "Model", "Optim", "Pretrain", "Recipe",
+           "Settings", "Spans", "Squad", "Tagging", "distilled", "finetune", "glue", "model", "replace", "task"]
 
 
 @dataclass(frozen=True)
@@ -129,7 +131,7 @@ class Work(NamedTuple):
     train: Pipeline
 
 
-TASKS = {kind.__name__: kind for kind in (Classify, Distil, DistilClassify, Pretrain, Spans, Squad)}
+TASKS = {kind.__name__: kind for kind in (Choice, Classify, Distil, DistilClassify, Pretrain, Spans, Squad, Tagging)}
 
 
 def task_of_run(folder: str | Path) -> Task:
