@@ -108,8 +108,8 @@ def finetune(name: str, task: str = "") -> tuple[Optim, Settings]:
     else:
         variant, config = find_size(name)
     shape = (config.hidden_size, config.num_hidden_layers)
-    size = next((size for size, known in variant.sizes.items()
-                 if (known.hidden_size, known.num_hidden_layers) == shape), "")
+    size = name if name in variant.sizes else next((size for size, known in variant.sizes.items() if (
+        known.hidden_size, known.num_hidden_layers) == shape), "")
     said: dict[str, Any] = {"name": "adamw", "schedule": "bert", "warmup": 0.1, "steps": 0, "epochs": 3.0, "rate": 2e-5}
     for key in ("", task, size, f"{size}/{task}"):
         said |= variant.finetune.get(key, {})

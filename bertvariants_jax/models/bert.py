@@ -16,7 +16,7 @@ from bertvariants_jax.layers.embeddings import Embeddings, positions
 from bertvariants_jax.layers.heads import Classifier, MaskedLM, Pooler
 from bertvariants_jax.layers.stack import stack
 from bertvariants_jax.models.config import Config
-from bertvariants_jax.models.variant import Head, Variant
+from bertvariants_jax.models.variant import Head, Variant, grid
 from bertvariants_jax.names import FLAT, Row, flip, linear, norm, table, tf_dense, tf_norm, under
 
 
@@ -186,8 +186,16 @@ SIZES = {
 DUMMY = BertConfig(vocab_size=61, hidden_size=24, num_hidden_layers=3, num_attention_heads=3,
                    intermediate_size=40, max_position_embeddings=40)
 
+# The paper's A.3 leaves rates of 2e-5 to 5e-5 and batches of 16 and 32 to choose from; WWM: README of the models.
+FINETUNE = {
+    "": {"rate": 3e-5, "batch_size": 32, "epochs": 3},
+    **grid("rate batch_size epochs", {
+        "mrpc": (2e-5, 32, 3), "squad": (5e-5, 32, 3), "squad2": (5e-5, 48, 2), "swag": (2e-5, 16, 3),
+        "bert-large-uncased-whole-word-masking/squad": (3e-5, 24, 2)}),
+}
+
 BERT = Variant(
     name="bert", config=BertConfig, encoder=Bert, names=names, prefix="bert", heads=HEADS, classes=CLASSES,
     sizes=SIZES, dummy=DUMMY, ignored=(r"embeddings\.position_ids$", r"embeddings\.token_type_ids$"),
-    tf_names=tf_names, summary="masked LM + next sentence",
+    tf_names=tf_names, finetune=FINETUNE, summary="masked LM + next sentence",
 )

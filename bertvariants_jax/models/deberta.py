@@ -25,7 +25,7 @@ from bertvariants_jax.layers.embeddings import Embed, positions
 from bertvariants_jax.layers.heads import Classifier, MaskedLM, SentenceClassifier
 from bertvariants_jax.layers.stack import stack
 from bertvariants_jax.models.config import Config
-from bertvariants_jax.models.variant import Head, Variant
+from bertvariants_jax.models.variant import Head, Variant, grid
 from bertvariants_jax.names import FLAT, Row, Transform, linear, norm, table, under
 
 POSITION_TERMS = ("c2p", "p2c", "p2p")
@@ -468,9 +468,26 @@ SIZES = {"deberta-base": BASE, "deberta-large": LARGE, "deberta-xlarge": replace
 DUMMY = DebertaConfig(vocab_size=61, hidden_size=24, num_hidden_layers=3, num_attention_heads=3, intermediate_size=40,
                       max_position_embeddings=40, max_relative_positions=7, enhanced_mask_decoder=True)
 
+COLUMNS = "rate batch_size epochs warmup"
+
+# microsoft/DeBERTa experiments/glue/*.sh
+FINETUNE = {
+    "": {"rate": 2e-5, "batch_size": 32, "epochs": 6},
+    **grid(COLUMNS, {
+        "deberta-base/mnli": (3e-5, 64, 3, 1000), "deberta-base/cola": (2e-5, 32, 6, 100),
+        "deberta-base/sst2": (2e-5, 32, 6, 500), "deberta-base/qnli": (2e-5, 32, 4, 500),
+        "deberta-base/qqp": (2e-5, 64, 8, 500), "deberta-base/rte": (2e-5, 32, 6, 100),
+        "deberta-base/mrpc": (2e-5, 32, 6, 50), "deberta-base/stsb": (2e-5, 32, 6, 100),
+        "deberta-large": (1e-5, 32, 6, 0.1),
+        "deberta-large/mnli": (1e-5, 64, 3, 1000), "deberta-large/cola": (7e-6, 32, 6, 100),
+        "deberta-large/sst2": (1e-5, 32, 6, 500), "deberta-large/qnli": (1e-5, 32, 4, 500),
+        "deberta-large/qqp": (1e-5, 64, 8, 500), "deberta-large/rte": (1e-5, 32, 6, 50),
+        "deberta-large/mrpc": (1e-5, 32, 6, 50), "deberta-large/stsb": (7e-6, 32, 4, 50)}),
+}
+
 DEBERTA = Variant(
     name="deberta", config=DebertaConfig, encoder=Deberta, names=names, prefix="deberta",
     heads=heads(DisentangledAttention), classes=classes("Deberta"), sizes=SIZES, dummy=DUMMY, ignored=IGNORED,
     traced=traced, longest=longest, fitted=fitted, tokenizer="deberta",
-    summary="masked LM by a decoder that learns positions last",
+    finetune=FINETUNE, summary="masked LM by a decoder that learns positions last",
 )

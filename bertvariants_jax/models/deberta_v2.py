@@ -19,7 +19,7 @@ from bertvariants_jax.layers.embeddings import Embed
 from bertvariants_jax.layers.stack import stack
 from bertvariants_jax.models import deberta
 from bertvariants_jax.models.deberta import DebertaConfig, WordEmbeddings, pick, reachable
-from bertvariants_jax.models.variant import Variant
+from bertvariants_jax.models.variant import Variant, grid
 from bertvariants_jax.names import Row, Transform, linear, norm, table, under
 
 
@@ -230,9 +230,17 @@ SIZES = {"deberta-v2-xlarge": XLARGE, "deberta-v2-xxlarge": replace(XLARGE, num_
 DUMMY = DebertaV2Config(vocab_size=61, hidden_size=24, num_hidden_layers=3, num_attention_heads=3, intermediate_size=40,
                         max_position_embeddings=40, position_buckets=6, enhanced_mask_decoder=True)
 
+FINETUNE = {
+    "": {"rate": 4e-6, "batch_size": 32, "epochs": 6},
+    **grid(deberta.COLUMNS, {
+        "mnli": (4e-6, 64, 3, 1000), "cola": (3e-6, 32, 8, 100), "sst2": (4e-6, 32, 4, 500), "qnli": (4e-6, 64, 4, 500),
+        "qqp": (4e-6, 64, 10, 1000), "rte": (4e-6, 48, 6, 50), "mrpc": (3.5e-6, 32, 6, 50), "stsb": (4e-6, 32, 4, 100),
+        "deberta-v2-xxlarge/mnli": (3e-6, 64, 3, 1000), "deberta-v2-xxlarge/cola": (2.5e-6, 32, 10, 100)}),
+}
+
 DEBERTA_V2 = Variant(
     name="deberta-v2", config=DebertaV2Config, encoder=DebertaV2, names=names, prefix="deberta", heads=HEADS,
     classes=CLASSES, sizes=SIZES, dummy=DUMMY, ignored=deberta.IGNORED, traced=deberta.traced, longest=deberta.longest,
     marks=(r"(^|\.)encoder\.conv\.",), fitted=deberta.fitted,
-    tokenizer="deberta-v2", summary="DeBERTa with log-spaced positions and a convolution",
+    tokenizer="deberta-v2", finetune=FINETUNE, summary="DeBERTa with log-spaced positions and a convolution",
 )

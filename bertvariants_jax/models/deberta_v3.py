@@ -14,7 +14,7 @@ from bertvariants_jax.layers.dense import FLOAT32, Compute, Dense, LayerNorm, ac
 from bertvariants_jax.layers.embeddings import positions
 from bertvariants_jax.models import deberta, deberta_v2
 from bertvariants_jax.models.deberta_v2 import DebertaV2, DebertaV2Config
-from bertvariants_jax.models.variant import Head, Variant
+from bertvariants_jax.models.variant import Head, Variant, grid
 from bertvariants_jax.names import FLAT, Row, flip, linear, norm, under
 
 
@@ -88,9 +88,22 @@ SIZES = {**DISCRIMINATORS, **{f"{name}-generator": replace(cfg, num_hidden_layer
 DUMMY = DebertaV3Config(vocab_size=61, hidden_size=24, num_hidden_layers=3, num_attention_heads=3, intermediate_size=40,
                         max_position_embeddings=40, position_buckets=6, enhanced_mask_decoder=True)
 
+FINETUNE = {
+    "": {"rate": 2e-5, "batch_size": 32, "epochs": 6},
+    **grid(deberta.COLUMNS, {
+        "deberta-v3-xsmall/mnli": (4.5e-5, 64, 3, 1000), "deberta-v3-small/mnli": (4.5e-5, 64, 3, 1500),
+        "deberta-v3-base/mnli": (1.5e-5, 64, 3, 1000),
+        "deberta-v3-large": (7e-6, 32, 6, 0.1),
+        "deberta-v3-large/mnli": (7e-6, 64, 2, 500), "deberta-v3-large/cola": (5.5e-6, 32, 10, 50),
+        "deberta-v3-large/sst2": (6e-6, 32, 8, 500), "deberta-v3-large/qnli": (7e-6, 64, 6, 200),
+        "deberta-v3-large/qqp": (1e-5, 64, 6, 1000), "deberta-v3-large/rte": (1e-5, 32, 6, 50),
+        "deberta-v3-large/mrpc": (6e-6, 32, 6, 50), "deberta-v3-large/stsb": (7e-6, 32, 4, 50),
+        "deberta-v3-large/ner": (9e-6, 16, 10, 10)}),
+}
+
 DEBERTA_V3 = Variant(
     name="deberta-v3", config=DebertaV3Config, encoder=DebertaV2, names=deberta_v2.names, prefix="deberta", heads=HEADS,
     classes=deberta_v2.CLASSES, sizes=SIZES, dummy=DUMMY, ignored=deberta.IGNORED, traced=deberta.traced,
     longest=deberta.longest, fitted=deberta.fitted, tokenizer="deberta-v2", generator=generator_of,
-    summary="replaced token detection on DeBERTa-v2's network",
+    finetune=FINETUNE, summary="replaced token detection on DeBERTa-v2's network",
 )

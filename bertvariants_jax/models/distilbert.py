@@ -177,8 +177,10 @@ SIZES = {
 
 DUMMY = DistilBertConfig(vocab_size=61, dim=24, n_layers=3, n_heads=3, hidden_dim=40, max_position_embeddings=40)
 
+FINETUNE = {"": {"rate": 3e-5, "batch_size": 32, "epochs": 3}}       # as BERT
+
 DISTILBERT = Variant(
     name="distilbert", config=DistilBertConfig, encoder=DistilBert, names=names, prefix="distilbert", heads=HEADS,
     classes=CLASSES, sizes=SIZES, dummy=DUMMY, ignored=(r"embeddings\.position_ids$",),
-    summary="distilled from BERT: soft targets + masked LM + hidden states",
+    finetune=FINETUNE, summary="distilled from BERT: soft targets + masked LM + hidden states",
 )

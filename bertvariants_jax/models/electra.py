@@ -18,7 +18,7 @@ from bertvariants_jax.layers.heads import MaskedLM, SentenceClassifier
 from bertvariants_jax.layers.stack import stack
 from bertvariants_jax.models.bert import classifier, embedding_rows, layer_rows
 from bertvariants_jax.models.config import Config
-from bertvariants_jax.models.variant import Head, Variant
+from bertvariants_jax.models.variant import Head, Variant, grid
 from bertvariants_jax.names import FLAT, Row, linear, norm, under
 
 
@@ -193,9 +193,17 @@ SIZES = {
 DUMMY = ElectraConfig(vocab_size=61, embedding_size=16, hidden_size=24, num_hidden_layers=3, num_attention_heads=3,
                       intermediate_size=40, max_position_embeddings=40)
 
+# google-research/electra configure_finetuning.py; the smallest rate is the paper's. The rate falls by layers.
+FINETUNE = {
+    "": {"batch_size": 32, "epochs": 3, "schedule": "electra", "layer_decay": 0.8},
+    "rte": {"epochs": 10}, "stsb": {"epochs": 10}, "squad": {"epochs": 2}, "squad2": {"epochs": 2},
+    **grid("rate layer_decay", {"electra-small-discriminator": (3e-4, 0.8), "electra-base-discriminator": (1e-4, 0.8),
+                                 "electra-large-discriminator": (5e-5, 0.9)}),
+}
+
 ELECTRA = Variant(
     name="electra", config=ElectraConfig, encoder=Electra, names=names, prefix="electra", heads=HEADS,
     classes=CLASSES, sizes=SIZES, dummy=DUMMY,
     ignored=(r"embeddings\.position_ids$", r"embeddings\.token_type_ids$"),
-    summary="replaced-token detection beside a masked LM", generator=generator_of,
+    finetune=FINETUNE, summary="replaced-token detection beside a masked LM", generator=generator_of,
 )

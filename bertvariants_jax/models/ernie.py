@@ -16,7 +16,7 @@ from bertvariants_jax.layers.embeddings import Embed, positions
 from bertvariants_jax.layers.stack import stack
 from bertvariants_jax.models.bert import CLASSES, HEADS, BertConfig, embedding_rows, layer_rows
 from bertvariants_jax.models.config import Config
-from bertvariants_jax.models.variant import Variant
+from bertvariants_jax.models.variant import Variant, grid
 from bertvariants_jax.names import Row, table, under
 
 
@@ -104,9 +104,20 @@ SIZES = {
 DUMMY = ErnieConfig(vocab_size=61, hidden_size=24, num_hidden_layers=3, num_attention_heads=3, intermediate_size=40,
                     max_position_embeddings=40, use_task_id=True)
 
+# PaddlePaddle/ERNIE script/en_glue
+FINETUNE = {
+    "": {"rate": 3e-5, "batch_size": 32, "epochs": 3, "schedule": "shifted", "weight_decay": 0.0},
+    **grid("rate batch_size epochs", {
+        "cola": (3e-5, 64, 3), "mnli": (3e-5, 64, 3), "mrpc": (3e-5, 16, 4), "qnli": (2e-5, 32, 4), "qqp": (3e-5, 32, 3),
+        "rte": (2e-5, 4, 4), "sst2": (2e-5, 32, 4), "stsb": (5e-5, 16, 3),
+        "ernie-2.0-large-en/cola": (3e-5, 32, 5), "ernie-2.0-large-en/mnli": (3e-5, 32, 3),
+        "ernie-2.0-large-en/mrpc": (3e-5, 8, 4), "ernie-2.0-large-en/qqp": (5e-5, 32, 3),
+        "ernie-2.0-large-en/rte": (3e-5, 16, 5), "ernie-2.0-large-en/sst2": (2e-5, 8, 4)}),
+}
+
 ERNIE = Variant(
     name="ernie", config=ErnieConfig, encoder=Ernie, names=names, prefix="ernie", heads=HEADS,
     classes={cls.replace("Bert", "Ernie"): heads for cls, heads in CLASSES.items()}, sizes=SIZES, dummy=DUMMY,
     inputs=("task_type_ids",), ignored=(r"embeddings\.position_ids$", r"embeddings\.token_type_ids$"),
-    summary="masked LM of words, phrases and entities (1.0), many tasks in turn (2.0)",
+    finetune=FINETUNE, summary="masked LM of words, phrases and entities (1.0), many tasks in turn (2.0)",
 )

@@ -18,7 +18,7 @@ from bertvariants_jax.layers.dense import FLOAT32, Compute, Dense, LayerNorm, ac
 from bertvariants_jax.layers.embeddings import Embed, positions
 from bertvariants_jax.layers.stack import mixed_stack
 from bertvariants_jax.models.config import Config
-from bertvariants_jax.models.variant import Head, Variant
+from bertvariants_jax.models.variant import Head, Variant, grid
 from bertvariants_jax.names import FLAT, Row, linear, norm, table, under
 
 GLOBAL, LOCAL = "full_attention", "sliding_attention"      # HF's words, in `layer_types`
@@ -467,8 +467,18 @@ DUMMY = ModernBertConfig(vocab_size=61, hidden_size=24, num_hidden_layers=6, num
                          max_position_embeddings=40, global_attn_every_n_layers=2, local_attention=6, embedding_dropout=0.1,
                          attention_dropout=0.1, mlp_dropout=0.1, classifier_dropout=0.1, pad_token_id=0)
 
+# AnswerDotAI/ModernBERT src/evals/glue_jobs.py
+FINETUNE = {
+    "": {"name": "stable_adamw", "rate": 5e-5, "batch_size": 32, "epochs": 3, "schedule": "shifted", "warmup": 0.06,
+         "b2": 0.98, "weight_decay": 5e-6, "clip": 0.0},
+    **grid("rate weight_decay batch_size epochs", {
+        "mnli": (5e-5, 1e-6, 64, 2), "rte": (1e-5, 1e-5, 16, 3), "qqp": (3e-5, 3e-6, 16, 5), "cola": (5e-5, 5e-6, 32, 10),
+        "mrpc": (8e-5, 8e-6, 32, 10), "qnli": (1e-5, 1e-6, 16, 10), "sst2": (3e-5, 3e-6, 16, 3),
+        "stsb": (3e-5, 3e-6, 32, 10)}),
+}
+
 MODERNBERT = Variant(
     name="modernbert", config=ModernBertConfig, encoder=ModernBert, names=names, prefix="model", heads=HEADS,
     classes=CLASSES, sizes=SIZES, dummy=DUMMY, traced=traced, ignored=(r"rotary_emb\.\w*inv_freq$",),
-    tokenizer="modernbert", summary="masked LM at 30%, packed rows",
+    tokenizer="modernbert", finetune=FINETUNE, summary="masked LM at 30%, packed rows",
 )

@@ -20,7 +20,7 @@ from bertvariants_jax.layers.heads import MaskedLM, Pooler, SentenceClassifier
 from bertvariants_jax.layers.stack import stack
 from bertvariants_jax.models.bert import BertConfig, classifier, embedding_rows, layer_rows
 from bertvariants_jax.models.config import Config
-from bertvariants_jax.models.variant import Head, Variant, traced
+from bertvariants_jax.models.variant import Head, Variant, grid, traced
 from bertvariants_jax.names import FLAT, Row, linear, norm, table, under
 
 
@@ -146,11 +146,20 @@ def longest(cfg: RobertaConfig) -> int:
     return cfg.max_position_embeddings - cfg.pad_token_id - 1
 
 
+# fairseq examples/roberta: config/finetuning and the READMEs of SQuAD and RACE; warm-ups there are 6% of the steps.
+FINETUNE = {
+    "": {"rate": 1e-5, "batch_size": 32, "epochs": 10, "schedule": "shifted", "warmup": 0.06, "b2": 0.98,
+         "weight_decay": 0.1, "decay": "all", "clip": 0.0},
+    **grid("rate batch_size", {"cola": (1e-5, 16), "mrpc": (1e-5, 16), "rte": (2e-5, 16), "stsb": (2e-5, 16)}),
+    **grid("rate batch_size epochs weight_decay", {"squad": (1.5e-5, 48, 2, 0.01), "squad2": (1.5e-5, 48, 2, 0.01)}),
+    "race": {"rate": 1e-5, "batch_size": 16, "epochs": 4, "weight_decay": 0.01, "schedule": "constant", "warmup": 0.0},
+}
+
 ROBERTA = Variant(
     name="roberta", config=RobertaConfig, encoder=Roberta, names=names, prefix="roberta", heads=HEADS,
     classes=CLASSES, sizes=SIZES, dummy=DUMMY, ignored=IGNORED, longest=longest,
     aliases={"xlm-roberta": "XLMRoberta", "camembert": "Camembert"}, tokenizer="roberta",
-    summary="masked LM on full sentences",
+    finetune=FINETUNE, summary="masked LM on full sentences",
 )
 
 
@@ -234,5 +243,5 @@ XLM_ROBERTA_XL = Variant(
     dummy=XlmRobertaXlConfig(vocab_size=61, hidden_size=24, num_hidden_layers=3, num_attention_heads=3,
                              intermediate_size=40, max_position_embeddings=42),
     ignored=IGNORED, longest=longest, traced=xl_traced, tokenizer="roberta",
-    summary="masked LM on full sentences, pre-norm",
+    finetune=FINETUNE, summary="masked LM on full sentences, pre-norm",
 )

@@ -89,8 +89,11 @@ SIZES = {
 DUMMY = SpanBertConfig(vocab_size=61, hidden_size=24, num_hidden_layers=3, num_attention_heads=3,
                        intermediate_size=40, max_position_embeddings=40, max_span_targets=5, span_position_size=7)
 
+# facebookresearch/SpanBERT README
+FINETUNE = {"": {"rate": 2e-5, "batch_size": 32, "epochs": 10}, "squad": {"epochs": 4}, "squad2": {"epochs": 4}}
+
 SPANBERT = Variant(
     name="spanbert", config=SpanBertConfig, encoder=Bert, names=bert.names, prefix="bert", heads=HEADS,
     classes=CLASSES, sizes=SIZES, dummy=DUMMY, ignored=bert.BERT.ignored, marks=(r"^sbo\.",),
-    summary="masked LM of spans + span boundary",
+    finetune=FINETUNE, summary="masked LM of spans + span boundary",
 )

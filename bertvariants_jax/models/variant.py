@@ -245,7 +245,7 @@ class Network:
         return tables
 
 
-def table(columns: str, rows: Mapping[str, tuple]) -> dict[str, dict[str, Any]]:
+def grid(columns: str, rows: Mapping[str, tuple]) -> dict[str, dict[str, Any]]:
     """Rows of one table of a paper -> {row: {column: value}}; columns are separated by spaces."""
     return {name: dict(zip(columns.split(), row, strict=True)) for name, row in rows.items()}
 

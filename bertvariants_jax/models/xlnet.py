@@ -29,7 +29,7 @@ from bertvariants_jax.layers.ffn import FeedForward
 from bertvariants_jax.layers.heads import Classifier
 from bertvariants_jax.layers.stack import stack
 from bertvariants_jax.models.config import Config
-from bertvariants_jax.models.variant import Head, Variant
+from bertvariants_jax.models.variant import Head, Variant, grid
 from bertvariants_jax.names import FLAT, Row, Transform, linear, norm, table, tf_dense, tf_norm, under
 
 
@@ -569,10 +569,21 @@ SIZES = {
 
 DUMMY = XLNetConfig(vocab_size=61, d_model=24, n_layer=3, n_head=3, d_inner=40, start_n_top=3, end_n_top=4)
 
+# The paper's A.4 and zihangdai/xlnet's scripts and README. Their layer decay multiplies gradients, which Adam
+# undoes; here it multiplies the rate, as was meant.
+FINETUNE = {
+    "": {"rate": 2e-5, "batch_size": 32, "epochs": 3, "schedule": "xlnet", "weight_decay": 0.0, "layer_decay_top": 0},
+    **grid("rate batch_size steps warmup", {
+        "mnli": (2e-5, 128, 10000, 1000), "stsb": (5e-5, 32, 1200, 120), "race": (2e-5, 32, 12000, 1000)}),
+    **grid("rate batch_size steps warmup layer_decay", {
+        "squad": (3e-5, 48, 8000, 1000, 0.75), "squad2": (3e-5, 48, 8000, 1000, 0.75),
+        "xlnet-base-cased/squad": (2e-5, 24, 12000, 1000, 0.75), "xlnet-base-cased/squad2": (2e-5, 24, 12000, 1000, 0.75)}),
+}
+
 XLNET = Variant(
     name="xlnet", config=XLNetConfig, encoder=XLNet, names=names, prefix="transformer", heads=HEADS,
     classes=CLASSES, sizes=SIZES, dummy=DUMMY, word_embeddings="word_embeddings/embedding",
     inputs=("mems", "perm_mask", "target_mapping", "backwards"), traced=traced, tf_names=tf_names,
     memory=lambda sown: sown["layers"]["mems"][0], longest=lambda cfg: None, padding_side="left",
-    tokenizer="xlnet", summary="permutation LM, two streams, memory",
+    tokenizer="xlnet", finetune=FINETUNE, summary="permutation LM, two streams, memory",
 )
