@@ -11,6 +11,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from bertvariants_jax.layers.attention import visible
+from bertvariants_jax.layers.beam import BeamSpan
 from bertvariants_jax.layers.block import Block
 from bertvariants_jax.layers.dense import FLOAT32, Compute, Dense
 from bertvariants_jax.layers.embeddings import Embeddings, positions
@@ -18,7 +19,7 @@ from bertvariants_jax.layers.heads import MaskedLM, Pooler
 from bertvariants_jax.layers.stack import stack
 from bertvariants_jax.models.bert import classifier, embedding_rows
 from bertvariants_jax.models.config import Config
-from bertvariants_jax.models.variant import Head, Variant, grid
+from bertvariants_jax.models.variant import Head, Variant, beam, grid
 from bertvariants_jax.names import FLAT, Row, linear, norm, under
 
 
@@ -132,6 +133,8 @@ HEADS = {
     "span": classifier("qa_outputs", lambda cfg: 2, pooled=False, dropout=False),
     "tag": classifier("classifier", lambda cfg: cfg.num_labels, pooled=False),
     "choice": classifier("classifier", lambda cfg: 1, pooled=True),
+    "beam": beam(lambda cfg, compute: BeamSpan(                     # v2's for SQuAD 2.0; HF has it not
+        cfg, cfg.hidden_size, eps=cfg.layer_norm_eps, dropout_rate=cfg.hidden_dropout_prob, compute=compute)),
 }
 
 CLASSES = {

@@ -11,6 +11,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from bertvariants_jax.layers.attention import visible
+from bertvariants_jax.layers.beam import BeamSpan
 from bertvariants_jax.layers.block import Block
 from bertvariants_jax.layers.dense import ACTIVATIONS, FLOAT32, Compute, Dense, activation, dropout
 from bertvariants_jax.layers.embeddings import Embeddings, positions
@@ -18,7 +19,7 @@ from bertvariants_jax.layers.heads import MaskedLM, SentenceClassifier
 from bertvariants_jax.layers.stack import stack
 from bertvariants_jax.models.bert import classifier, embedding_rows, layer_rows
 from bertvariants_jax.models.config import Config
-from bertvariants_jax.models.variant import Head, Variant, grid
+from bertvariants_jax.models.variant import Head, Variant, beam, grid
 from bertvariants_jax.names import FLAT, Row, linear, norm, under
 
 
@@ -152,6 +153,8 @@ HEADS = {
         *linear("classifier", "out")]),
     "span": classifier("qa_outputs", lambda cfg: 2, pooled=False, dropout=False),
     "tag": classifier("classifier", lambda cfg: cfg.num_labels, pooled=False),
+    "beam": beam(lambda cfg, compute: BeamSpan(                     # the original's for SQuAD; HF has it not
+        cfg, 512, "gelu", use_bias=True, starts=20, ends=20, compute=compute), normed=False, bias=True),
 }
 
 CLASSES = {

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from bertvariants_jax.layers.dense import FLOAT32, Compute
 from bertvariants_jax.models.config import Config
-from bertvariants_jax.names import Row
+from bertvariants_jax.names import Row, linear, norm
 
 # Keys of a batch that an encoder is called with.
 ENCODER_INPUTS = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
@@ -56,6 +56,14 @@ class Head:
     pooled: bool = False
     tied: tuple[str, ...] = ()
     inputs: tuple[str, ...] = ()
+
+
+def beam(module: Callable[[Config, Compute], nn.Module], normed: bool = True, bias: bool = False) -> Head:
+    """A BeamSpan (layers/beam.py) under the names that HF gives XLNet's; normed, bias: whether it has these parts."""
+    rows = [*linear("start_logits.dense", "start"), *linear("end_logits.dense_0", "end/dense_0"),
+            *(norm("end_logits.LayerNorm", "end/norm") if normed else []), *linear("end_logits.dense_1", "end/dense_1"),
+            *linear("answer_class.dense_0", "answer/dense_0"), *linear("answer_class.dense_1", "answer/dense_1", bias=bias)]
+    return Head(module, lambda cfg: rows, inputs=("start_positions", "cls_index", "p_mask"))
 
 
 @dataclass(frozen=True, eq=False)          # itself and no other: a network is then a key of jit's cache

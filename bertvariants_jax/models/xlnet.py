@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bertvariants_jax.layers.attention import attend, visible
+from bertvariants_jax.layers.beam import BeamSpan, last, take
 from bertvariants_jax.layers.dense import (
     FLOAT32,
     Compute,
@@ -29,7 +30,7 @@ from bertvariants_jax.layers.ffn import FeedForward
 from bertvariants_jax.layers.heads import Classifier
 from bertvariants_jax.layers.stack import stack
 from bertvariants_jax.models.config import Config
-from bertvariants_jax.models.variant import Head, Variant, grid
+from bertvariants_jax.models.variant import Head, Variant, beam, grid
 from bertvariants_jax.names import FLAT, Row, Transform, linear, norm, table, tf_dense, tf_norm, under
 
 
@@ -350,20 +351,6 @@ class LanguageModel(nn.Module):
         return product(x, encoded.word_embeddings.astype(x.dtype).T) + bias.astype(jnp.float32)
 
 
-def last(encoded) -> jax.Array:
-    """Index of each row's last real token, where `<cls>` stands, int32 [B]; the last place of an empty row."""
-    x, mask = encoded.last_hidden_state, encoded.attention_mask
-    if mask is None:
-        return jnp.full(x.shape[0], x.shape[1] - 1, jnp.int32)
-    index = jnp.max(jnp.where(mask > 0, jnp.arange(mask.shape[1]), -1), axis=1)
-    return jnp.where(index < 0, x.shape[1] - 1, index).astype(jnp.int32)
-
-
-def take(x, index):
-    """x [B, L, D] at index int32 [B, ...] -> [B, ..., D]."""
-    return jax.vmap(lambda rows, at: rows[at])(x, index)
-
-
 # HF's summaries. `mean` and `first` count padding, as HF's do; HF gives "cls_index" no index, so that it is "last".
 SUMMARIES = {
     "last": lambda encoded: take(encoded.last_hidden_state, last(encoded)),
@@ -391,93 +378,6 @@ class SummaryClassifier(nn.Module):
             x = activation(cfg.summary_activation)(x)
         x = dropout(cfg.summary_last_dropout, deterministic)(x)
         return dense(self.labels, "dense")(x).astype(jnp.float32)
-
-
-class Beam(NamedTuple):
-    """Scores of an answer's start and end, and of there being none.
-
-    start_logits [B, L]. Of the S best starts and E best ends of each, probabilities and places:
-    start_top_probs, start_top_index [B, S]; end_top_probs, end_top_index [B, S, E]. (HF calls them log
-    probabilities, and lays the ends out as [B, E * S].) cls_logits [B]: above 0 says unanswerable.
-    end_logits [B, L], given `start_positions`, else None.
-    """
-
-    start_logits: jax.Array
-    start_top_probs: jax.Array
-    start_top_index: jax.Array
-    end_top_probs: jax.Array
-    end_top_index: jax.Array
-    cls_logits: jax.Array
-    end_logits: jax.Array | None = None
-
-
-class EndLogits(nn.Module):
-    """Scores of each place as the end of an answer, given the states of its start [B, S, D] -> [B, S, L]."""
-
-    cfg: XLNetConfig
-    compute: Compute = FLOAT32
-
-    @nn.compact
-    def __call__(self, x, start):
-        cfg, shape = self.cfg, (*start.shape[:2], *x.shape[1:])
-        dense = lambda width, name: Dense(width, stddev=cfg.initializer_range, compute=self.compute, name=name)
-        pair = jnp.concatenate([jnp.broadcast_to(x[:, None], shape), jnp.broadcast_to(start[:, :, None], shape)], axis=-1)
-        y = jnp.tanh(dense(cfg.d_model, "dense_0")(pair))                                    # B S L D
-        y = LayerNorm(cfg.layer_norm_eps, compute=self.compute, name="norm")(y)
-        return dense(1, "dense_1")(y)[..., 0].astype(jnp.float32)
-
-
-class AnswerClass(nn.Module):
-    """Whether there is no answer, from a start's state and that of `<cls>`, both [B, D] -> [B]."""
-
-    cfg: XLNetConfig
-    compute: Compute = FLOAT32
-
-    @nn.compact
-    def __call__(self, start, cls, deterministic=True):
-        cfg, pair = self.cfg, jnp.concatenate([start, cls], axis=-1)
-        y = jnp.tanh(Dense(cfg.d_model, stddev=cfg.initializer_range, compute=self.compute, name="dense_0")(pair))
-        y = dropout(cfg.dropout, deterministic)(y)
-        return Dense(1, use_bias=False, stddev=cfg.initializer_range, compute=self.compute,
-                     name="dense_1")(y)[..., 0].astype(jnp.float32)
-
-
-class BeamSpan(nn.Module):
-    """SQuAD 2.0 head: a start, an end given the start, and whether there is an answer -> Beam.
-
-    start_positions int32 [B]: the true starts, for the loss. cls_index int32 [B]: of `<cls>`, the last
-    real token unless given. p_mask [B, L]: 1 where an answer cannot stand; padding never can. The answer
-    class reads the expected start also in training, and has dropout, as in the original code (HF feeds it
-    the true start, without dropout).
-    """
-
-    cfg: XLNetConfig
-    compute: Compute = FLOAT32
-
-    @nn.compact
-    def __call__(self, encoded, deterministic=True, start_positions=None, cls_index=None, p_mask=None):
-        cfg, x = self.cfg, encoded.last_hidden_state                                         # B L D
-        barred = jnp.zeros(x.shape[:2], bool)
-        if encoded.attention_mask is not None:
-            barred |= encoded.attention_mask == 0
-        if p_mask is not None:
-            barred |= p_mask > 0
-        starts = Dense(1, stddev=cfg.initializer_range, compute=self.compute, name="start")(x)[..., 0]
-        starts = jnp.where(barred, -1e30, starts.astype(jnp.float32))                        # B L
-        ends = EndLogits(cfg, self.compute, name="end")
-
-        def end_logits(start):                                                               # B S -> B S L
-            return jnp.where(barred[:, None], -1e30, ends(x, take(x, start)))
-
-        probs = jax.nn.softmax(starts)
-        start_probs, start_index = jax.lax.top_k(probs, min(cfg.start_n_top, x.shape[1]))    # B S
-        end_probs, end_index = jax.lax.top_k(
-            jax.nn.softmax(end_logits(start_index)), min(cfg.end_n_top, x.shape[1]))         # B S E
-        expected = einsum("bl,bld->bd", probs, x).astype(x.dtype)
-        cls = take(x, last(encoded) if cls_index is None else cls_index)
-        answer = AnswerClass(cfg, self.compute, name="answer")(expected, cls, deterministic)
-        given = None if start_positions is None else end_logits(start_positions[:, None])[:, 0]
-        return Beam(starts, start_probs, start_index, end_probs, end_index, answer, given)
 
 
 def rounded(*axes: int) -> Transform:
@@ -542,12 +442,9 @@ HEADS = {
     "choice": summary(lambda cfg: 1),
     "span": Head(lambda cfg, compute: Classifier(cfg, 2, pooled=False, compute=compute),
                  lambda cfg: linear("qa_outputs", "dense")),
-    "beam": Head(BeamSpan, lambda cfg: [
-        *linear("start_logits.dense", "start"),
-        *linear("end_logits.dense_0", "end/dense_0"), *norm("end_logits.LayerNorm", "end/norm"),
-        *linear("end_logits.dense_1", "end/dense_1"),
-        *linear("answer_class.dense_0", "answer/dense_0"), *linear("answer_class.dense_1", "answer/dense_1", bias=False),
-    ], inputs=("start_positions", "cls_index", "p_mask")),
+    "beam": beam(lambda cfg, compute: BeamSpan(
+        cfg, cfg.d_model, eps=cfg.layer_norm_eps, dropout_rate=cfg.dropout, starts=cfg.start_n_top, ends=cfg.end_n_top,
+        last=True, compute=compute)),
 }
 
 CLASSES = {
