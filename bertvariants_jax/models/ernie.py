@@ -1,8 +1,10 @@
 """ERNIE 1.0 and 2.0: BERT with knowledge masking, and an embedding of the task type (arXiv:1904.09223, 1907.12412).
 
-Original code: PaddlePaddle/ERNIE `model/ernie.py`, `model/ernie_v1.py`; numbers follow HF's `modeling_ernie.py`.
+Original code: PaddlePaddle/ERNIE `model/ernie.py`, `model/ernie_v1.py`; numbers follow HF's `modeling_ernie.py`. HF has
+no heads for 2.0's further tasks: files hold them under names of our own (`capital.*`, `relation.*`, ...).
 """
 
+import math
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -14,7 +16,8 @@ from bertvariants_jax.layers.block import Block
 from bertvariants_jax.layers.dense import FLOAT32, Compute, LayerNorm, dropout
 from bertvariants_jax.layers.embeddings import Embed, positions
 from bertvariants_jax.layers.stack import stack
-from bertvariants_jax.models.bert import CLASSES, HEADS, BertConfig, embedding_rows, layer_rows
+from bertvariants_jax.models import bert
+from bertvariants_jax.models.bert import CLASSES, BertConfig, classifier, embedding_rows, layer_rows
 from bertvariants_jax.models.config import Config
 from bertvariants_jax.models.variant import Variant, grid
 from bertvariants_jax.names import Row, table, under
@@ -22,8 +25,9 @@ from bertvariants_jax.names import Row, table, under
 
 @dataclass(frozen=True)
 class ErnieConfig(BertConfig):
-    """HF's fields; the defaults are ernie-1.0-base-zh.
+    """HF's fields and one of ours; the defaults are ernie-1.0-base-zh.
 
+    reorder_segments: how many segments the head "reorder" puts in order at most.
     The two fields that `required` adds differ between releases and from HF's class defaults, so a file must say them.
     """
 
@@ -33,6 +37,7 @@ class ErnieConfig(BertConfig):
     layer_norm_eps: float = 1e-5
     task_type_vocab_size: int = 3
     use_task_id: bool = False
+    reorder_segments: int = 3
 
     model_type: ClassVar[str] = "ernie"
     required: ClassVar[tuple[str, ...]] = (*Config.required, "hidden_act", "layer_norm_eps")
@@ -88,6 +93,20 @@ def names(cfg: ErnieConfig) -> list[Row]:
     return [*under("embeddings", "embeddings", [*embedding_rows(), *task]),
             *under("encoder.layer.{}", "layers", layer_rows(), range(cfg.num_hidden_layers))]
 
+
+def reorder_classes(cfg: ErnieConfig) -> int:
+    """All orders of 1, 2, ... segments."""
+    return sum(math.factorial(n) for n in range(1, cfg.reorder_segments + 1))
+
+
+# 2.0's tasks: two about each token, two about the row
+HEADS = {
+    **bert.HEADS,
+    "capital": classifier("capital", lambda cfg: 2, pooled=False, dropout=False),
+    "relation": classifier("relation", lambda cfg: 2, pooled=False, dropout=False),
+    "reorder": classifier("reorder", reorder_classes, pooled=True, dropout=False),
+    "distance": classifier("distance", lambda cfg: 3, pooled=True, dropout=False),
+}
 
 ONE = ErnieConfig()
 TWO = replace(ONE, vocab_size=30522, hidden_act="gelu", max_position_embeddings=512, type_vocab_size=4)

@@ -36,7 +36,7 @@ class Optim:
 
     name: Literal["bert_adam", "adamw", "lamb", "stable_adamw"] = "bert_adam"
     rate: float = 1e-4
-    schedule: Literal["bert", "shifted", "electra", "xlnet", "cosine", "wsd", "constant"] = "bert"
+    schedule: Literal["bert", "shifted", "electra", "xlnet", "cosine", "wsd", "noam", "constant"] = "bert"
     warmup: float = 0.01
     cooldown: float = 0.1
     end: float = 0.0
@@ -71,6 +71,7 @@ def schedule(optim: Optim, steps: int) -> Callable[[Any], jax.Array]:
       cosine    e + (1-e)(1 + cos(pi (t-W)/(T-W)))/2
       electra   (e + (1-e)(1 - t/T)) min(1, t/W), the product from the start
       wsd       1, then over the last `cooldown` steps e + (1-e)(1 - sqrt(part of them done))
+      noam      sqrt(W/t), without end (arXiv:1706.03762)
       constant  1
     """
     warmup = steps_of(optim.warmup, steps)
@@ -94,6 +95,8 @@ def schedule(optim: Optim, steps: int) -> Callable[[Any], jax.Array]:
                 return optim.rate * falling(t / steps) * jnp.minimum(1.0, rising)
             case "wsd":
                 level = falling(jnp.sqrt(jnp.maximum(t - (steps - cooldown), 0) / cooldown))
+            case "noam":
+                level = jnp.sqrt(max(warmup, 1) / jnp.maximum(t, 1))
             case "constant":
                 level = jnp.ones_like(t)
             case other:

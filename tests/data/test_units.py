@@ -317,9 +317,9 @@ class Each(dict):
         return [np.array([self.setdefault(word, 5 + len(self)) for word in text.split()], np.int32) for text in texts]
 
 
-def corpus_of(talks, texts=Words()):
+def corpus_of(talks, tokenizer=None):
     read = Turns(Documents(talks))
-    corpus = Corpus.build(list(read), texts)
+    corpus = Corpus.build(list(read), Words() if tokenizer is None else tokenizer)
     return corpus, read.roles(corpus)
 
 
