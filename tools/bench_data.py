@@ -16,12 +16,20 @@ import time
 import numpy as np
 
 from bertvariants_jax.data.corpus import Corpus, full_sentences, nsp_pairs, sop_pairs
-from bertvariants_jax.data.corrupt import mask_tokens
+from bertvariants_jax.data.corrupt import (
+    fairseq_places,
+    independent_places,
+    mask_independently,
+    mask_like_fairseq,
+    mask_tokens,
+)
+from bertvariants_jax.data.ngrams import mask_ngrams, mask_windows, window_places
 from bertvariants_jax.data.pack import packed
 from bertvariants_jax.data.pipeline import pipeline
 from bertvariants_jax.data.source import open_source
 
 TARGET = 1_000_000  # tokens/s a core
+RUNS = 200_000  # of procedures that choose runs of words or tokens
 CLS, SEP, MASK, PAD = 101, 102, 103, 0
 
 
@@ -36,7 +44,7 @@ def made_up_corpus(tokens, vocab_size):
     return Corpus(ids, sentences, documents[documents <= len(sizes)])
 
 
-def report(stage, tokens, seconds, **more):
+def report(stage, tokens, seconds, target=TARGET, **more):
     rate = float(tokens / seconds)
     print(
         json.dumps(
@@ -45,7 +53,7 @@ def report(stage, tokens, seconds, **more):
                 "tokens_per_s": round(rate),
                 "tokens": int(tokens),
                 "seconds": round(seconds, 6),
-                "meets_target": rate >= TARGET,
+                "meets_target": rate >= target,
                 **more,
             }
         ),
@@ -122,11 +130,29 @@ def main():
         never=never,
         max_predictions=max(1, round(0.15 * length) + 1),
     )
-    for name, words in (("tokens", None), ("whole words", starts)):
-        _, seconds = timed(
-            functools.partial(mask, batch, index, np.zeros(size, np.int64), starts_word=words)
-        )
-        report(f"mask {name}", batch["input_ids"].size, seconds)
+    own = {"seed": 0, "mask_token_id": mask_id}
+    whole = {**own, "vocab_size": vocab_size}
+    words = {**whole, "never": never, "starts_word": starts}
+    ids = np.setdiff1d(np.arange(vocab_size), never)
+    stages = {
+        "tokens": (mask, {}, TARGET),
+        "whole words": (mask, {"starts_word": starts}, TARGET),
+        "fairseq": (
+            mask_like_fairseq,
+            {**own, "words": ids, "max_predictions": fairseq_places(length, 0.15)},
+            TARGET,
+        ),
+        "bernoulli": (
+            mask_independently,
+            {**whole, "max_predictions": independent_places(length, 0.3)},
+            TARGET,
+        ),
+        "n-grams": (mask_ngrams, {**words, "max_predictions": round(0.15 * length)}, RUNS),
+        "windows": (mask_windows, {**words, "max_predictions": window_places(length, 0.15)}, RUNS),
+    }
+    for name, (procedure, options, target) in stages.items():
+        _, seconds = timed(functools.partial(procedure, batch, index, 0 * index, **options))
+        report(f"mask {name}", batch["input_ids"].size, seconds, target)
 
     row, seconds = timed(functools.partial(packed, pairs, 4 * length))
     report("plan packing", pairs.lengths.sum(), seconds, fill=round(row.fill, 4))
