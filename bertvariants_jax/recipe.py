@@ -28,8 +28,8 @@ from bertvariants_jax.tasks.choice import Choice
 from bertvariants_jax.tasks.classify import Classify
 from bertvariants_jax.tasks.distill import Distil, DistilClassify, distilled
 from bertvariants_jax.tasks.glue import glue
+from bertvariants_jax.tasks.knowledge import Continual, Knowledge
 from bertvariants_jax.tasks.named import task
-from bertvariants_jax.tasks.permute import Permute
 from bertvariants_jax.tasks.pretrain import Pretrain
 from bertvariants_jax.tasks.spans import Spans
 from bertvariants_jax.tasks.squad import Squad
@@ -43,8 +43,9 @@ from bertvariants_jax.training.loop import Outcome, Settings
 from bertvariants_jax.training.optimizer import Optim
 from bertvariants_jax.training.sharding import Mesh
 
-__all__ = ["Choice", "Classify", "Compute", "Distil", "DistilClassify", "Mesh", "Model", "Optim", "Permute", "Pretrain",
-           "Recipe", "Settings", "Spans", "Squad", "Tagging", "distilled", "finetune", "glue", "model", "replace", "task"]
+__all__ = ["Choice", "Classify", "Compute", "Continual", "Distil", "DistilClassify", "Knowledge", "Mesh", "Model",
+           "Optim", "Pretrain", "Recipe", "Settings", "Spans", "Squad", "Tagging", "distilled", "finetune", "glue",
+           "model", "replace", "task"]
 
 
 @dataclass(frozen=True)
@@ -132,8 +133,8 @@ class Work(NamedTuple):
     train: Pipeline
 
 
-TASKS = {kind.__name__: kind for kind in (Choice, Classify, Distil, DistilClassify, Permute, Pretrain,
-                                           Spans, Squad, Tagging)}
+TASKS = {kind.__name__: kind for kind in (Choice, Classify, Continual, Distil, DistilClassify, Knowledge, Pretrain,
+                                          Spans, Squad, Tagging)}
 
 
 def task_of_run(folder: str | Path) -> Task:
