@@ -18,10 +18,10 @@ def recipe(teacher: str = "", start: str = "distilbert/distilbert-base-uncased",
     layers of a teacher of MiniLM's width start the student."""
     half = {"dim": 384, "n_layers": 2, "n_heads": 12, "hidden_dim": 1536}
     return Recipe(
-        task=distilled(glue("sst2", data, max_length=48 if tiny else 64), teacher),
+        task=distilled(glue("sst2", data, max_length=32 if tiny else 64), teacher),
         model=model("distilbert-base-uncased", **half) if tiny else Model(start=start),
         optim=Optim("adamw", rate=2e-4 if tiny else 3e-5, schedule="shifted", warmup=0.1),
-        settings=Settings(steps=700 if tiny else 6315, batch_size=32, log_every=50, eval_every=175 if tiny else 500,
-                          save_every=500),
+        settings=Settings(steps=400 if tiny else 6315, batch_size=32, log_every=50, eval_every=100 if tiny else 500,
+                          save_every=100 if tiny else 500),
         compute=Compute(unroll=0),
     )

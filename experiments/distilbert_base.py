@@ -24,7 +24,7 @@ def recipe(teacher: str = "google-bert/bert-base-uncased", tiny: bool = False, p
             task=Distil(max_length=64, teacher=teacher, **alphas),
             model=model("distilbert-base-uncased", **small),
             optim=Optim("adamw", rate=1e-3, schedule="shifted", warmup=0.05, b2=0.98, weight_decay=0.0, clip=5.0),
-            settings=Settings(steps=1000, batch_size=32, log_every=25, eval_every=250, save_every=500),
+            settings=Settings(steps=600, batch_size=32, log_every=20, eval_every=300, save_every=100),
             compute=Compute(unroll=0),
         )
     return Recipe(
