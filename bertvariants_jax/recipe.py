@@ -30,6 +30,7 @@ from bertvariants_jax.tasks.distill import Distil, DistilClassify, distilled
 from bertvariants_jax.tasks.glue import glue
 from bertvariants_jax.tasks.knowledge import Continual, Knowledge
 from bertvariants_jax.tasks.named import task
+from bertvariants_jax.tasks.permute import Permute
 from bertvariants_jax.tasks.pretrain import Pretrain
 from bertvariants_jax.tasks.spans import Spans
 from bertvariants_jax.tasks.squad import Squad
@@ -44,8 +45,8 @@ from bertvariants_jax.training.optimizer import Optim
 from bertvariants_jax.training.sharding import Mesh
 
 __all__ = ["Choice", "Classify", "Compute", "Continual", "Distil", "DistilClassify", "Knowledge", "Mesh", "Model",
-           "Optim", "Pretrain", "Recipe", "Settings", "Spans", "Squad", "Tagging", "distilled", "finetune", "glue",
-           "model", "replace", "task"]
+           "Optim", "Permute", "Pretrain", "Recipe", "Settings", "Spans", "Squad", "Tagging", "distilled", "finetune",
+           "glue", "model", "replace", "task"]
 
 
 @dataclass(frozen=True)
@@ -133,8 +134,8 @@ class Work(NamedTuple):
     train: Pipeline
 
 
-TASKS = {kind.__name__: kind for kind in (Choice, Classify, Continual, Distil, DistilClassify, Knowledge, Pretrain,
-                                          Spans, Squad, Tagging)}
+TASKS = {kind.__name__: kind for kind in (Choice, Classify, Continual, Distil, DistilClassify, Knowledge, Permute,
+                                          Pretrain, Spans, Squad, Tagging)}
 
 
 def task_of_run(folder: str | Path) -> Task:
