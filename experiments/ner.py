@@ -1,0 +1,27 @@
+"""Named entities and chunks as BERT finds them (arXiv:1810.04805, section 5.3): CoNLL-2003, CoNLL-2000, WNUT 2017, MSRA.
+
+    bertvariants train experiments/ner.py --task conll2003 --out runs/ner
+    bertvariants train experiments/ner.py --task wnut17 --data ner/wnut17 --start runs/bert/model --out runs/wnut17
+    bertvariants evaluate runs/wnut17/model --task wnut17 --data ner/wnut17
+    bertvariants evaluate --predictions predictions.conll --task wnut17 --data ner/wnut17
+
+--data is the folder of the task's own files (CoNLL-2003 also comes from TFDS). Any other file of words and tags:
+--task.data conll:FILE (or conll:FILE#COLUMN), --task.evaluation conll:FILE, --task.types of its entities.
+"""
+
+from bertvariants_jax.recipe import Compute, Model, Recipe, finetune, model, replace
+from bertvariants_jax.recipe import task as named
+
+
+def recipe(task: str = "conll2003", data: str = "", start: str = "google-bert/bert-base-cased",
+           variant: str = "bert-base-cased", tokenizer: str = "") -> Recipe:
+    """task: conll2003, conll2000, wnut17, msra. data: folder of its files. start: folder or hub id of weights, "" for
+    fresh ones. variant: whose paper's way of fine-tuning. tokenizer: folder, where start has none."""
+    optim, settings = finetune(variant, "ner")
+    return Recipe(
+        task=named(task, data, max_length=128),
+        model=Model(start=start, tokenizer=tokenizer) if start else model(variant, tokenizer),
+        optim=optim,
+        settings=replace(settings, log_every=50),
+        compute=Compute(unroll=0),
+    )

@@ -1,0 +1,27 @@
+"""Multiple choice: RACE (arXiv:1704.04683), SWAG, DREAM, Cosmos QA and COPA; a batch counts questions, not rows.
+
+    bertvariants train experiments/race.py --data RACE --out runs/race
+    bertvariants train experiments/race.py --task dream --data multichoice --start runs/bert/model --out runs/dream
+    bertvariants evaluate runs/dream/model --task dream --data multichoice
+
+--data is the folder of the task's own files; RACE, Cosmos QA and COPA also come from TFDS. --task.groups middle is
+RACE-M alone. The rows of a question are as many as its options: with four of 512 tokens, `--batch-size 8
+--accumulate 4` fits where 32 questions do not.
+"""
+
+from bertvariants_jax.recipe import Compute, Model, Recipe, finetune, model, replace
+from bertvariants_jax.recipe import task as named
+
+
+def recipe(task: str = "race", data: str = "", start: str = "google-bert/bert-base-uncased",
+           variant: str = "bert-base-uncased", tokenizer: str = "") -> Recipe:
+    """task: race, swag, dream, cosmosqa, copa. data: folder of its files. start: folder or hub id of weights, "" for
+    fresh ones. variant: whose paper's way of fine-tuning. tokenizer: folder, where start has none."""
+    optim, settings = finetune(variant, task)
+    return Recipe(
+        task=named(task, data),
+        model=Model(start=start, tokenizer=tokenizer) if start else model(variant, tokenizer),
+        optim=optim,
+        settings=replace(settings, log_every=50),
+        compute=Compute(unroll=0),
+    )
