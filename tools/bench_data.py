@@ -11,6 +11,7 @@ library takes (RAYON_NUM_THREADS=1 for one).
 import argparse
 import functools
 import json
+import math
 import time
 
 import numpy as np
@@ -23,10 +24,20 @@ from bertvariants_jax.data.corrupt import (
     mask_like_fairseq,
     mask_tokens,
 )
+from bertvariants_jax.data.frequency import mask_rare, rarity
 from bertvariants_jax.data.ngrams import mask_ngrams, mask_windows, window_places
 from bertvariants_jax.data.pack import packed
+from bertvariants_jax.data.permutation import permute_tokens
 from bertvariants_jax.data.pipeline import pipeline
+from bertvariants_jax.data.replacement import (
+    mask_one_in_window,
+    mask_with_replacement,
+    most_predictions,
+)
 from bertvariants_jax.data.source import open_source
+from bertvariants_jax.data.spans import mask_spans
+from bertvariants_jax.data.streams import streams
+from bertvariants_jax.data.two_segments import two_segments
 
 TARGET = 1_000_000  # tokens/s a core
 RUNS = 200_000  # of procedures that choose runs of words or tokens
@@ -111,7 +122,7 @@ def main():
 
     never = (special["cls_token_id"], special["sep_token_id"])
     length, size = args.length, args.batch
-    for builder in (nsp_pairs, sop_pairs, full_sentences):
+    for builder in (nsp_pairs, sop_pairs, two_segments, full_sentences):
         options = special if builder is full_sentences else {**special, "seed": 0}
         examples, seconds = timed(functools.partial(builder, corpus, length, **options))
         report(f"build {builder.__name__}", corpus.num_tokens, seconds, examples=len(examples))
@@ -134,6 +145,7 @@ def main():
     whole = {**own, "vocab_size": vocab_size}
     words = {**whole, "never": never, "starts_word": starts}
     ids = np.setdiff1d(np.arange(vocab_size), never)
+    counts = corpus.counts(vocab_size)
     stages = {
         "tokens": (mask, {}, TARGET),
         "whole words": (mask, {"starts_word": starts}, TARGET),
@@ -147,12 +159,71 @@ def main():
             {**whole, "max_predictions": independent_places(length, 0.3)},
             TARGET,
         ),
+        "rare tokens": (
+            mask_rare,
+            {
+                **own,
+                "odds": rarity(counts, list(special.values())),
+                "max_predictions": math.ceil(0.3 * length),
+                "together": 8,
+            },
+            TARGET,
+        ),
+        "spans": (
+            mask_spans,
+            {
+                **own,
+                "starts_word": starts,
+                "counts": counts,
+                "max_predictions": math.ceil(0.15 * (length - 2)),
+            },
+            RUNS,
+        ),
         "n-grams": (mask_ngrams, {**words, "max_predictions": round(0.15 * length)}, RUNS),
         "windows": (mask_windows, {**words, "max_predictions": window_places(length, 0.15)}, RUNS),
+        "with replacement": (
+            mask_with_replacement,
+            {**own, "never": never, "max_predictions": most_predictions(0.15, length)},
+            TARGET,
+        ),
+        "one in a window": (
+            mask_one_in_window,
+            {**own, "never": never, "max_predictions": round(0.15 * length)},
+            RUNS,
+        ),
     }
     for name, (procedure, options, target) in stages.items():
         _, seconds = timed(functools.partial(procedure, batch, index, 0 * index, **options))
         report(f"mask {name}", batch["input_ids"].size, seconds, target)
+
+    reuse = length // 2
+    segments = streams(
+        corpus,
+        length,
+        reuse_len=reuse,
+        batch_size=size,
+        seed=0,
+        sep_token_id=never[1],
+        cls_token_id=never[0],
+        eod_token_id=never[1],
+        bi_data=True,
+    )
+    some = np.arange(size) % len(segments)
+    batch, seconds = timed(functools.partial(segments.rows, some, 0 * some))
+    report("rows streams", batch["input_ids"].size, seconds, RUNS)
+    permute = functools.partial(
+        permute_tokens,
+        seed=0,
+        starts_word=starts,
+        functional=never,
+        reuse_len=reuse,
+        perm_size=reuse,
+        num_predict=length // 6,
+    )
+    _, seconds = timed(functools.partial(permute, batch, some, 0 * some))
+    report("mask permutations", batch["input_ids"].size, seconds, RUNS)
+    _, seconds = timed(lambda: permute(segments.rows(some, 0 * some), some, 0 * some))
+    report("rows and mask permutations", batch["input_ids"].size, seconds, RUNS)
 
     row, seconds = timed(functools.partial(packed, pairs, 4 * length))
     report("plan packing", pairs.lengths.sum(), seconds, fill=round(row.fill, 4))
