@@ -274,6 +274,8 @@ def save(checkpoint: Checkpoint, folder: str | Path) -> Path:
     os.replace(whole, folder / "config.json")
     if checkpoint.tokenizer is not None:
         checkpoint.tokenizer.save(folder)
+    if checkpoint.pooling is not None:
+        write_pooling(folder, checkpoint.pooling, network.config.hidden_size)
     return folder
 
 
@@ -322,6 +324,20 @@ def _config_file(folder: Path) -> Path:
     raise FileNotFoundError(f"{folder} has no config.json: not a HuggingFace model folder")
 
 
+POOLED = {"pooling_mode_cls_token": "cls", "pooling_mode_mean_tokens": "mean", "pooling_mode_max_tokens": "max"}
+
+
+def write_pooling(folder: Path, pooling: Pooling, width: int) -> None:
+    """`modules.json` and `1_Pooling/config.json`, so that sentence-transformers opens the folder."""
+    kinds = ["Transformer", "Pooling", *(["Normalize"] if pooling.normalize else [])]
+    modules = [{"idx": i, "name": str(i), "path": f"{i}_{kind}" if i else "", "type": f"sentence_transformers.models.{kind}"}
+               for i, kind in enumerate(kinds)]
+    (folder / "1_Pooling").mkdir(exist_ok=True)
+    said = {"word_embedding_dimension": width, **{key: mode == pooling.mode for key, mode in POOLED.items()}}
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps(said, indent=2) + "\n", encoding="utf-8")
+    (folder / "modules.json").write_text(json.dumps(modules, indent=2) + "\n", encoding="utf-8")
+
+
 def read_pooling(folder: str | Path) -> Pooling | None:
     """What a sentence-transformers folder's `modules.json` and `*_Pooling/config.json` say, None in other folders.
 
@@ -335,11 +351,10 @@ def read_pooling(folder: str | Path) -> Pooling | None:
     if "Pooling" not in kinds or not path.is_file():
         return None
     said = json.loads(path.read_text())
-    modes = {"pooling_mode_cls_token": "cls", "pooling_mode_mean_tokens": "mean", "pooling_mode_max_tokens": "max"}
     chosen = [key for key, value in said.items() if key.startswith("pooling_mode") and value is True]
-    if len(chosen) != 1 or chosen[0] not in modes:
-        raise ValueError(f"{path}: pooling {', '.join(chosen) or 'none'} is not supported; known: {', '.join(modes)}")
-    return Pooling(modes[chosen[0]], "Normalize" in kinds)
+    if len(chosen) != 1 or chosen[0] not in POOLED:
+        raise ValueError(f"{path}: pooling {', '.join(chosen) or 'none'} is not supported; known: {', '.join(POOLED)}")
+    return Pooling(POOLED[chosen[0]], "Normalize" in kinds)
 
 
 def _canonical(tensors: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:

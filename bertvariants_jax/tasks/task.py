@@ -17,10 +17,12 @@ class Task:
 
     heads: the network's heads that it trains. best: the evaluation metric that a checkpoint is kept by ("" is none).
     shuffle: whether training draws a new order of the examples in each epoch, or reads them as they stand.
+    pooling: how it makes vectors of texts ("mean", "max", "cls"), which the model's folder then says; "" is not at all.
     """
 
     best = ""
     shuffle = True
+    pooling = ""
 
     @property
     def heads(self) -> tuple[str, ...]:
