@@ -6,6 +6,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from shapes import sizes_in
 
@@ -13,6 +14,7 @@ from bertvariants_jax.layers.dense import Compute
 from bertvariants_jax.models import VARIANTS
 from bertvariants_jax.names import flatten
 from bertvariants_jax.objectives.rtd import TARGETS, copied, detection, replaced_tokens, share, towers, untied, written
+from bertvariants_jax.training.step import init_state, make_update
 
 B, L, P, V = 8, 11, 4, 61
 WORDS = "encoder/embeddings/word_embeddings/embedding"
@@ -352,6 +354,33 @@ def test_phases_are_the_loss_in_two():
         size=(V, 24)).astype(np.float32)
     assert abs(float(detect(moved, one.handed)[0]) - float(value)) > 1e-4
     assert objective_of("deberta-v3", "disentangled").phases == ()
+
+
+def test_a_decoupled_step_is_two_updates():
+    """The training step against both updates by hand with plain gradient descent: the generator's by masked LM, then
+    the discriminator's on the words drawn before, beside the generator's new table. (Adam's would hide a wrong scale.)"""
+    objective, params = objective_of("deberta-v3", "disentangled", decoupled=True), params_of("deberta-v3", "disentangled")
+    rate, rng, first, second = 0.5, jax.random.key(5), *objective.phases
+    optimizer = optax.sgd(rate)
+    state = init_state(objective, optimizer, rng, params=params)
+    assert len(state["opt"]) == 2
+    new, metrics = jax.jit(make_update(objective, optimizer))(state, BATCH, rng)
+    weights = objective.weights(BATCH)
+
+    @jax.jit
+    def by_hand(params):
+        made = lambda generator: first.loss({**params, "generator": generator}, BATCH, jax.random.fold_in(rng, 0), None)
+        slope = jax.grad(lambda generator: made(generator).sums["mlm"])(params["generator"])
+        generator = jax.tree.map(lambda x, g: x - rate * g / weights["mlm"], params["generator"], slope)
+        handed, after = made(params["generator"]).handed, {**params, "generator": generator}
+        detect = lambda tree: second.loss({**after, "discriminator": tree}, BATCH, rng, handed).sums["rtd"]
+        slope = jax.grad(detect)(params["discriminator"])
+        return {"generator": generator, "discriminator": jax.tree.map(
+            lambda x, g: x - rate * 50 * g / weights["rtd"], params["discriminator"], slope)}
+
+    for path, value in flatten(by_hand(params)).items():
+        np.testing.assert_allclose(flatten(new["params"])[path], value, atol=2e-4, rtol=1e-4, err_msg=path)
+    assert {"mlm/loss", "rtd/loss", "rtd/accuracy", "mlm/accuracy"} <= set(metrics)
 
 
 def test_options_that_do_not_fit():
