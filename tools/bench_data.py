@@ -27,6 +27,7 @@ from bertvariants_jax.data.corrupt import (
 from bertvariants_jax.data.frequency import mask_rare, rarity
 from bertvariants_jax.data.ngrams import mask_ngrams, mask_windows, window_places
 from bertvariants_jax.data.pack import packed
+from bertvariants_jax.data.paragraphs import TASKS, paragraphs
 from bertvariants_jax.data.permutation import permute_tokens
 from bertvariants_jax.data.pipeline import pipeline
 from bertvariants_jax.data.replacement import (
@@ -38,6 +39,7 @@ from bertvariants_jax.data.source import open_source
 from bertvariants_jax.data.spans import mask_spans
 from bertvariants_jax.data.streams import streams
 from bertvariants_jax.data.two_segments import two_segments
+from bertvariants_jax.data.units import UnitPairs, mask_units, word_units
 
 TARGET = 1_000_000  # tokens/s a core
 RUNS = 200_000  # of procedures that choose runs of words or tokens
@@ -195,6 +197,20 @@ def main():
     for name, (procedure, options, target) in stages.items():
         _, seconds = timed(functools.partial(procedure, batch, index, 0 * index, **options))
         report(f"mask {name}", batch["input_ids"].size, seconds, target)
+
+    units = word_units(corpus, starts)
+    questions, seconds = timed(
+        functools.partial(
+            paragraphs, corpus, length, tasks=TASKS, units=units, capitals=units, seed=0, **special
+        )
+    )
+    report("build paragraphs", corpus.num_tokens, seconds, examples=len(questions))
+    hide = {**whole, "never": never, "max_predictions": math.ceil(0.25 * length)}
+    for name, examples in (("unit pairs", UnitPairs(pairs, units)), ("paragraphs", questions)):
+        labelled, seconds = timed(functools.partial(examples.rows, index, 0 * index))
+        report(f"rows {name}", labelled["input_ids"].size, seconds)
+        _, seconds = timed(functools.partial(mask_units, labelled, index, 0 * index, **hide))
+        report(f"mask units of {name}", labelled["input_ids"].size, seconds, RUNS)
 
     reuse = length // 2
     segments = streams(
