@@ -18,7 +18,7 @@ import tyro
 
 from bertvariants_jax.data.batch import check
 from bertvariants_jax.data.pipeline import Pipeline, pipeline
-from bertvariants_jax.hf.checkpoint import Checkpoint, Report, load, read_config, save
+from bertvariants_jax.hf.checkpoint import Checkpoint, Pooling, Report, load, read_config, save
 from bertvariants_jax.layers.dense import Compute
 from bertvariants_jax.models import VARIANTS, find_size
 from bertvariants_jax.models.config import Config
@@ -32,8 +32,10 @@ from bertvariants_jax.tasks.knowledge import Continual, Knowledge
 from bertvariants_jax.tasks.named import task
 from bertvariants_jax.tasks.permute import Permute
 from bertvariants_jax.tasks.pretrain import Pretrain
+from bertvariants_jax.tasks.similar import Similar
 from bertvariants_jax.tasks.spans import Spans
 from bertvariants_jax.tasks.squad import Squad
+from bertvariants_jax.tasks.superglue import SuperGlue
 from bertvariants_jax.tasks.tagging import Tagging
 from bertvariants_jax.tasks.task import TRAIN, VALIDATION, Task
 from bertvariants_jax.text import Tokenizer, train
@@ -44,9 +46,10 @@ from bertvariants_jax.training.loop import Outcome, Settings
 from bertvariants_jax.training.optimizer import Optim
 from bertvariants_jax.training.sharding import Mesh
 
-__all__ = ["Choice", "Classify", "Compute", "Continual", "Distil", "DistilClassify", "Knowledge", "Mesh", "Model",
-           "Optim", "Permute", "Pretrain", "Recipe", "Settings", "Spans", "Squad", "Tagging", "distilled", "finetune",
-           "glue", "model", "replace", "task"]
+__all__ = [
+    "Choice", "Classify", "Compute", "Continual", "Distil", "DistilClassify", "Knowledge", "Mesh", "Model", "Optim",
+    "Permute", "Pretrain", "Recipe", "Settings", "Similar", "Spans", "Squad", "SuperGlue", "Tagging", "distilled",
+    "finetune", "glue", "model", "replace", "task"]
 
 
 @dataclass(frozen=True)
@@ -134,8 +137,9 @@ class Work(NamedTuple):
     train: Pipeline
 
 
-TASKS = {kind.__name__: kind for kind in (Choice, Classify, Continual, Distil, DistilClassify, Knowledge, Permute,
-                                          Pretrain, Spans, Squad, Tagging)}
+TASKS = {kind.__name__: kind for kind in (
+    Choice, Classify, Continual, Distil, DistilClassify, Knowledge, Permute, Pretrain, Similar, Spans, Squad,
+    SuperGlue, Tagging)}
 
 
 def task_of_run(folder: str | Path) -> Task:
@@ -181,7 +185,8 @@ def run(recipe: Recipe, out: str | Path) -> Outcome:
     def export(params, folder: Path) -> None:
         models = objective.exports(params) if objective.exports else {folder.name: (network, params)}
         for name, (part, values) in models.items():
-            save(Checkpoint(part, values, work.tokenizer, Report()), folder.parent / name)
+            save(Checkpoint(part, values, work.tokenizer, Report(), Pooling(task.pooling) if task.pooling else None),
+                 folder.parent / name)
 
     sample = {key: jax.ShapeDtypeStruct(np.shape(value), value.dtype) for key, value in work.train.batch(0).items()}
     params, memory = jax.eval_shape(lambda: (
