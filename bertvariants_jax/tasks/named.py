@@ -7,6 +7,7 @@ from typing import Any
 
 from bertvariants_jax.tasks.choice import CHOICES, choice
 from bertvariants_jax.tasks.glue import GLUE, glue
+from bertvariants_jax.tasks.similar import stsb_embeddings
 from bertvariants_jax.tasks.squad import cmrc2018, squad
 from bertvariants_jax.tasks.superglue import SUPERGLUE, superglue
 from bertvariants_jax.tasks.tagging import TAGGING, ner
@@ -18,6 +19,7 @@ NAMED: dict[str, Callable[..., Task]] = {
     **{name: functools.partial(superglue, name) for name in SUPERGLUE},
     **{name: functools.partial(ner, name) for name in TAGGING},
     **{name: functools.partial(choice, name) for name in CHOICES},
+    "stsb_embeddings": stsb_embeddings,
     "squad": functools.partial(squad, "1.1"), "squad2": functools.partial(squad, "2.0"), "cmrc2018": cmrc2018,
 }
 
