@@ -114,13 +114,15 @@ def variants(name: Annotated[str, tyro.conf.Positional] = "") -> None:
 def train(arguments: list[str]) -> None:
     """Pre-train or fine-tune as a recipe file says; goes on where the run in --out stopped.
 
-    Example: bertvariants train experiments/finetune_sst2.py --start FOLDER --steps 1000 --optim.rate 3e-5 --out runs/sst2
+    Example: bertvariants train experiments/glue.py --task sst2 --start FOLDER --epochs 2 --out runs/sst2
+
+    --seeds 5 does a fine-tuning run five times and tells the median.
     """
     if not arguments or arguments[0].startswith("-"):
         print(f"bertvariants train RECIPE.py --out RUN [flags]\n\n{inspect.getdoc(train)}\n\n"
               "bertvariants train RECIPE.py --help tells a recipe's flags.")
         raise SystemExit(0 if arguments and arguments[0] in ("-h", "--help") else 2)
-    from bertvariants_jax.recipe import Recipe, Settings, run
+    from bertvariants_jax.recipe import Recipe, Settings, run, run_seeds
 
     path = Path(arguments[0])
     module = load_recipe(path)
@@ -139,16 +141,38 @@ def train(arguments: list[str]) -> None:
               for f in dataclasses.fields(Recipe) for held in (getattr(recipe, f.name),)]
     command = dataclasses.make_dataclass("Train", [
         ("out", Path), *((name, kind, dataclasses.field(default=knobs[name])) for name, kind, _ in options),
-        ("distributed", bool, dataclasses.field(default=False)), *fields])
+        ("seeds", int, dataclasses.field(default=1)), ("distributed", bool, dataclasses.field(default=False)), *fields])
     chosen = tyro.cli(command, args=flags, prog=prog, description=inspect.getdoc(module))
     import jax
 
     if chosen.distributed:
         jax.distributed.initialize()
     prepare_jax()
-    outcome = run(Recipe(**{f.name: getattr(chosen, f.name) for f in dataclasses.fields(Recipe)}), chosen.out)
+    whole = Recipe(**{f.name: getattr(chosen, f.name) for f in dataclasses.fields(Recipe)})
+    if chosen.seeds > 1:
+        found = run_seeds(whole, chosen.out, chosen.seeds)
+        show_scores([(str(chosen.out), found)])
+        print(json.dumps({"out": str(chosen.out), "seeds": chosen.seeds,
+                          **{key: found[key] for key in ("metrics", "least", "most", "deviation", "failed")}}))
+        return
+    outcome = run(whole, chosen.out)
     shown = {k: v for k, v in outcome.metrics.items() if k.startswith(("eval/", "best/")) or k in ("loss", "tokens/s")}
     print(json.dumps({"step": outcome.step, "stopped_by": outcome.stopped_by, "out": str(chosen.out), **shown}))
+
+
+def show_scores(scored: list[tuple[str, dict[str, Any]]]) -> None:
+    """A table of runs' scores.json, with their baselines and what the seeds differ by."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("run", "metric", "score", "seeds: least", "most", "deviation", "failed", "baseline", box=None)
+    for name, found in scored:
+        runs = found.get("runs")
+        for metric, value in found["metrics"].items():
+            spread = [f"{found[key][metric]:.4f}" for key in ("least", "most", "deviation")] if runs else [""] * 3
+            table.add_row(name, metric, f"{value:.4f}", *spread, f"{found['failed']} of {len(runs)}" if runs else "",
+                          f"{found['baseline'][metric]:.4f}" if metric in found["baseline"] else "")
+    Console(width=None if sys.stdout.isatty() else 140).print(table)
 
 
 def load_recipe(path: Path) -> Any:
@@ -212,7 +236,7 @@ def predict(folder: Annotated[str, tyro.conf.Positional], texts: Annotated[tuple
 
     Args:
         folder: model folder or hub id.
-        task: pipeline (fill-mask, text-classification, embed); without it, by the model's heads.
+        task: pipeline (fill-mask, text-classification, replaced-tokens, embed); without it, by the model's heads.
         input: file of one text a line. output: where to write; standard output without it.
     """
     if bool(texts) == (input is not None):
@@ -258,7 +282,7 @@ def convert(source: Annotated[str, tyro.conf.Positional], dest: Annotated[Path, 
 
 
 def report(runs: Annotated[tuple[Path, ...], tyro.conf.Positional], out: Path = Path("report.html")) -> None:
-    """Curves and tables of one or several runs as one HTML file that opens offline.
+    """Curves and tables of one or several runs as one HTML file that opens offline; scores and benchmarks' averages.
 
     Example: bertvariants report runs/a runs/b --out report.html
     """
@@ -266,7 +290,17 @@ def report(runs: Annotated[tuple[Path, ...], tyro.conf.Positional], out: Path = 
 
     if not runs:
         raise ValueError("name one run or several")
-    print(write_report(runs, out))
+    curves = [inner for run in runs for inner in ([run] if (run / "metrics.jsonl").is_file() else
+                                                  sorted(run.glob("seed-*/"))) or [run]]
+    print(write_report(curves, out))
+    scored = [(run, json.loads((run / "scores.json").read_text(encoding="utf-8"))) for run in runs
+              if (run / "scores.json").is_file()]
+    if scored:
+        from bertvariants_jax.recipe import averages
+
+        show_scores([(str(run), found) for run, found in scored])
+        for line in averages(scored):
+            print(line)
 
 
 COMMANDS = {"variants": variants, "train": train, "evaluate": evaluate, "predict": predict, "convert": convert,

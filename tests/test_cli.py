@@ -41,11 +41,11 @@ def lines(run):
 
 def test_a_run_leaves_what_it_promises(pretrained):
     for name in ("config.json", "metrics.jsonl", "tensorboard", "checkpoints", "model/config.json", "model/model.safetensors",
-                 "model/tokenizer.json", "report.html"):
+                 "model/tokenizer.json", "generator/config.json", "generator/model.safetensors", "report.html"):
         assert (pretrained / name).exists(), name
     logged = lines(pretrained)
     assert [line["step"] for line in logged if "loss" in line] == [5, 10, 15, 20]
-    assert {"loss", "mlm/accuracy", "pair/accuracy", "learning_rate"} <= set(logged[0])
+    assert {"loss", "mlm/accuracy", "rtd/accuracy", "learning_rate"} <= set(logged[0])
     assert any("eval/mlm/accuracy" in line for line in logged)
     assert "data:image/png" in (pretrained / "report.html").read_text()
 
@@ -83,7 +83,10 @@ def test_finetune_evaluate_predict_convert_report(pretrained, tmp_path, capsys):
     found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert len(found) == 2 and found[0]["label"] in ("up", "down")
     (tmp_path / "in.txt").write_text("return the [MASK]\nthe [MASK] rate\n")
-    assert main(["predict", str(pretrained / "model"), "--task", "fill-mask", "--input", str(tmp_path / "in.txt"),
+    assert main(["predict", str(pretrained / "model"), "return the array"]) == 0
+    words = json.loads(capsys.readouterr().out)
+    assert all(set(row) == {"word", "score", "start", "end"} for row in words)
+    assert main(["predict", str(pretrained / "generator"), "--task", "fill-mask", "--input", str(tmp_path / "in.txt"),
                  "--output", str(tmp_path / "out.jsonl")]) == 0
     assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 2
     assert main(["convert", str(run / "model"), str(tmp_path / "copy")]) == 0
@@ -95,8 +98,9 @@ def test_finetune_evaluate_predict_convert_report(pretrained, tmp_path, capsys):
 
 @pytest.mark.peers
 def test_convert_check(pretrained, tmp_path, capsys):
-    assert main(["convert", str(pretrained / "model"), str(tmp_path / "copy"), "--check"]) == 0
-    assert "largest difference to transformers" in capsys.readouterr().out
+    for folder in ("model", "generator"):
+        assert main(["convert", str(pretrained / folder), str(tmp_path / folder), "--check"]) == 0
+        assert "largest difference to transformers" in capsys.readouterr().out
 
 
 def test_every_experiment_builds_its_recipe():
