@@ -8,6 +8,7 @@ import json
 import math
 import os
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -26,8 +27,10 @@ from bertvariants_jax.models.variant import Network
 from bertvariants_jax.objectives.objective import Objective
 from bertvariants_jax.tasks.choice import Choice
 from bertvariants_jax.tasks.classify import Classify
+from bertvariants_jax.tasks.detect import Detect
 from bertvariants_jax.tasks.distill import Distil, DistilClassify, distilled
-from bertvariants_jax.tasks.glue import glue
+from bertvariants_jax.tasks.glue import GLUE, glue
+from bertvariants_jax.tasks.glue import average as glue_average
 from bertvariants_jax.tasks.knowledge import Continual, Knowledge
 from bertvariants_jax.tasks.named import task
 from bertvariants_jax.tasks.permute import Permute
@@ -36,6 +39,7 @@ from bertvariants_jax.tasks.similar import Similar
 from bertvariants_jax.tasks.spans import Spans
 from bertvariants_jax.tasks.squad import Squad
 from bertvariants_jax.tasks.superglue import SuperGlue
+from bertvariants_jax.tasks.superglue import average as superglue_average
 from bertvariants_jax.tasks.tagging import Tagging
 from bertvariants_jax.tasks.task import TRAIN, VALIDATION, Task
 from bertvariants_jax.text import Tokenizer, train
@@ -47,9 +51,9 @@ from bertvariants_jax.training.optimizer import Optim
 from bertvariants_jax.training.sharding import Mesh
 
 __all__ = [
-    "Choice", "Classify", "Compute", "Continual", "Distil", "DistilClassify", "Knowledge", "Mesh", "Model", "Optim",
-    "Permute", "Pretrain", "Recipe", "Settings", "Similar", "Spans", "Squad", "SuperGlue", "Tagging", "distilled",
-    "finetune", "glue", "model", "replace", "task"]
+    "Choice", "Classify", "Compute", "Continual", "Detect", "Distil", "DistilClassify", "Knowledge", "Mesh",
+    "Model", "Optim", "Permute", "Pretrain", "Recipe", "Settings", "Similar", "Spans", "Squad", "SuperGlue",
+    "Tagging", "distilled", "finetune", "glue", "model", "replace", "task"]
 
 
 @dataclass(frozen=True)
@@ -59,10 +63,12 @@ class Model:
     start: folder or hub id of weights to start from, at `revision`; "" draws fresh ones of `variant` and `config`.
     tokenizer: its folder; "" takes that of `start`, or of the task's teacher, or trains one of the variant's kind, of
         `vocab_size` pieces, on the task's text.
+    changes: numbers in the config of `start` that become others (a dropout rate, ModernBERT's global_rope_theta).
     """
 
     start: str = ""
     revision: str = ""
+    changes: dict[str, float] = field(default_factory=dict)
     variant: str = "bert"
     config: Config = field(default_factory=Config)
     tokenizer: str = ""
@@ -108,11 +114,14 @@ def finetune(name: str, task: str = "") -> tuple[Optim, Settings]:
     few runs on small data sets fail (arXiv:2006.04884). `--optim.name bert_adam` is without.
     Raises ValueError for an unknown name.
     """
-    folder = Path(name)
-    if (folder / "config.json").is_file():
-        variant, config, *_ = read_config(folder)
+    if (Path(name) / "config.json").is_file():
+        variant, config, *_ = read_config(name)
     else:
-        variant, config = find_size(name)
+        name = name.rpartition("/")[2]            # a hub id ends with the size's name
+        try:
+            variant, config = find_size(name)
+        except ValueError as error:
+            raise ValueError(f"{error} --variant says whose way of fine-tuning is taken") from None
     shape = (config.hidden_size, config.num_hidden_layers)
     size = name if name in variant.sizes else next((size for size, known in variant.sizes.items() if (
         known.hidden_size, known.num_hidden_layers) == shape), "")
@@ -138,8 +147,8 @@ class Work(NamedTuple):
 
 
 TASKS = {kind.__name__: kind for kind in (
-    Choice, Classify, Continual, Distil, DistilClassify, Knowledge, Permute, Pretrain, Similar, Spans, Squad,
-    SuperGlue, Tagging)}
+    Choice, Classify, Continual, Detect, Distil, DistilClassify, Knowledge, Permute, Pretrain, Similar, Spans,
+    Squad, SuperGlue, Tagging)}
 
 
 def task_of_run(folder: str | Path) -> Task:
@@ -192,8 +201,75 @@ def run(recipe: Recipe, out: str | Path) -> Outcome:
     params, memory = jax.eval_shape(lambda: (
         objective.init(jax.random.key(0)), objective.memory(sample["input_ids"].shape[0]) if objective.memory else None))
     forward = count_flops(lambda p, b, m: objective.loss(p, b, None, m).sums, params, sample, memory)
-    return loop.train(objective, work.train, settings, recipe.optim, out, evaluate=measure, export=export,
-                      params=work.params, config=recipe.as_json(), flops_per_step=3.0 * forward * jax.process_count())
+    whole = settings.batch_size / settings.data_rows * jax.process_count()
+    outcome = loop.train(objective, work.train, settings, recipe.optim, out, evaluate=measure, export=export,
+                         params=work.params, config=recipe.as_json(), flops_per_step=3.0 * forward * whole)
+
+
+    if task.best and held and outcome.stopped_by in ("steps", "data") and jax.process_index() == 0:
+        found = {key.removeprefix("best/"): value for key, value in outcome.metrics.items() if key.startswith("best/")}
+        keep_scores(out, {"step": found.pop("step"), "metrics": found, "baseline": task.baseline(held[0][0]),
+                          "examples": len(held[0][0])})
+    return outcome
+
+
+def keep_scores(out: Path, scores: dict[str, Any]) -> None:
+    """Write `out`/scores.json: what came of a run, or of several."""
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "scores.json").write_text(json.dumps(scores, indent=1) + "\n", encoding="utf-8")
+
+
+def run_seeds(recipe: Recipe, out: str | Path, seeds: int) -> dict[str, Any]:
+    """Train with `seeds` seeds from the recipe's own on, in folders of `out`; what is there already is not done again.
+
+    Gives, and keeps in `out`/scores.json, the median, extremes and standard deviation of each metric over the runs that
+    came to an end, and how many failed: those that diverged and those that are no better than the baseline. Papers
+    give such medians (arXiv:1907.11692, 2003.10555).
+    Raises ValueError where the task has no metric or where every run diverged.
+    """
+    out, best, runs = Path(out), recipe.task.best, []
+    if not best:
+        raise ValueError("several seeds are compared by a metric, which this task has not")
+    for seed in range(recipe.settings.seed, recipe.settings.seed + seeds):
+        folder = out / f"seed-{seed}"
+        try:
+            run(replace(recipe, settings=replace(recipe.settings, seed=seed)), folder)
+            scores = json.loads((folder / "scores.json").read_text(encoding="utf-8"))
+            failed = scores["metrics"][best] <= scores["baseline"].get(best, -math.inf)
+            runs.append({"seed": seed, "failed": failed, **scores})
+        except loop.Diverged as error:
+            runs.append({"seed": seed, "failed": True, "error": str(error)})
+    whole = [kept for kept in runs if "metrics" in kept]
+    if not whole:
+        raise ValueError(f"all {seeds} runs diverged: {runs[0]['error']}")
+    values = {name: np.array([kept["metrics"][name] for kept in whole]) for name in whole[0]["metrics"]}
+    scores = {"metrics": {name: float(np.median(found)) for name, found in values.items()},
+              "least": {name: float(found.min()) for name, found in values.items()},
+              "most": {name: float(found.max()) for name, found in values.items()},
+              "deviation": {name: float(found.std()) for name, found in values.items()},
+              "baseline": whole[0]["baseline"], "examples": whole[0]["examples"],
+              "failed": sum(kept["failed"] for kept in runs), "runs": runs}
+    keep_scores(out, scores)
+    return scores
+
+
+def averages(scored: Sequence[tuple[Path, dict[str, Any]]]) -> list[str]:
+    """What GLUE's and SuperGLUE's averages come to over runs with their scores; a line for each that there is one of."""
+    named: dict[str, dict[str, Any]] = {}
+    for out, found in scored:
+        folder = out if (out / "config.json").is_file() else out / f"seed-{found['runs'][0]['seed']}"
+        said = json.loads((folder / "config.json").read_text(encoding="utf-8"))["task"]
+        official = {row.official: name for name, row in GLUE.items()}
+        name = said.get("name") or official.get(said.get("official", ""), "") * (said["kind"] == "Classify")
+        if name in named:
+            raise ValueError(f"{out} is a second run of {name}: an average takes one a task")
+        named |= {name: found["metrics"]} if name else {}
+    lines = []
+    for title, table in (("GLUE", glue_average), ("SuperGLUE", superglue_average)):
+        mean, over = table(named)
+        if len(over) > 1:
+            lines.append(f"{title} average over {len(over)} tasks ({', '.join(over)}): {100 * mean:.2f}")
+    return lines
 
 
 def prepare(recipe: Recipe, out: Path) -> Work:
@@ -213,7 +289,9 @@ def prepare(recipe: Recipe, out: Path) -> Work:
         tokenizer = Tokenizer.load(recipe.model.tokenizer) if recipe.model.tokenizer else checkpoint.tokenizer
         if tokenizer is None:
             raise FileNotFoundError(f"{start} has no tokenizer files: give --model.tokenizer a folder")
-        checkpoint = checkpoint.with_heads(*task.heads, seed=settings.seed, **changed)
+        if unknown := set(recipe.model.changes) - {f.name for f in dataclasses.fields(checkpoint.config)}:
+            raise ValueError(f"model.changes: {type(checkpoint.config).__name__} has no field {sorted(unknown)[0]!r}")
+        checkpoint = checkpoint.with_heads(*task.heads, seed=settings.seed, **changed, **recipe.model.changes)
         network = replace(checkpoint.network, compute=recipe.compute)
         if checkpoint.report.fresh and jax.process_index() == 0:
             print(f"{start}: freshly initialised: {', '.join(checkpoint.report.fresh)}", file=sys.stderr)
@@ -233,7 +311,7 @@ def prepare(recipe: Recipe, out: Path) -> Work:
             raise ValueError(f"the {name} {task.companions()[name]} has another vocabulary than the model")
     objective = task.objective(network, **companions)
     examples = task.examples(TRAIN, tokenizer, cache_folder() / "corpora", settings.batch_size)
-    data = pipeline(examples, batch_size=settings.batch_size, seed=settings.seed, shuffle=task.shuffle,
+    data = pipeline(examples, batch_size=settings.data_rows, seed=settings.seed, shuffle=task.shuffle,
                     corrupt=task.corrupt(examples, tokenizer, settings.seed), workers=recipe.workers,
                     process_index=jax.process_index(), process_count=jax.process_count())
     check(data.batch(0), network.config.vocab_size, getattr(network.config, "type_vocab_size", None) or None, longest)

@@ -106,11 +106,11 @@ def files(folder: Path, row: Row, quiet: bool = False) -> list[Path]:
 
 
 def average(scores: Mapping[str, Mapping[str, float]]) -> tuple[float, tuple[str, ...]]:
-    """GLUE's average of {task: {metric: value}} and the tasks that it is over: those of which all parts are there.
+    """GLUE's average of {task: {metric: value}} and the tasks that it is over, of those that are there.
 
     A task's metrics are averaged first, and MNLI's two halves.
     """
-    whole = [task for task, parts in AVERAGED.items() if all(part in scores for part in parts)]
-    found = [np.mean([np.mean([scores[part][metric] for metric in GLUE[part].metrics]) for part in AVERAGED[task]])
-             for task in whole]
-    return float(np.mean(found)) if found else 0.0, tuple(whole)
+    found = {task: [np.mean([scores[part][metric] for metric in GLUE[part].metrics]) for part in parts if part in scores]
+             for task, parts in AVERAGED.items()}
+    means = {task: float(np.mean(values)) for task, values in found.items() if values}
+    return float(np.mean(list(means.values()))) if means else 0.0, tuple(means)

@@ -1,0 +1,29 @@
+"""Classification of your own texts: any TSV, CSV, JSONL or Parquet with named columns.
+
+    bertvariants train experiments/classify.py --data tsv:mine.tsv --text review --label stars --out runs/mine
+    bertvariants train experiments/classify.py --data csv:train.csv --evaluation csv:dev.csv --text premise \\
+        --pair hypothesis --label relation --out runs/nli
+    bertvariants evaluate runs/mine/model --task runs/mine
+    bertvariants predict runs/mine/model "a text"
+
+Without --evaluation a tenth of the rows is kept aside. Files without a header: --task.header False --task.columns label
+text. Numbers instead of classes: --task.regression True --task.metrics pearson spearman. The classes are the labels of
+the training rows, sorted; --task.classes gives them another order, --task.names other names.
+"""
+
+from bertvariants_jax.recipe import Classify, Compute, Model, Recipe, finetune, model
+
+
+def recipe(data: str = "", evaluation: str = "", text: str = "text", pair: str = "", label: str = "label",
+           start: str = "google-bert/bert-base-uncased", variant: str = "", tokenizer: str = "") -> Recipe:
+    """data, evaluation: addresses such as tsv:FILE. text, pair, label: names of columns ("" for no pair). start: folder or
+    hub id of weights, "" for fresh ones of `variant`. variant: whose paper's way of fine-tuning; that of `start` if not
+    given. tokenizer: folder, where start has none."""
+    optim, settings = finetune(variant or start)
+    return Recipe(
+        task=Classify(data, evaluation, text=text, pair=pair, label=label, metrics=("accuracy", "macro_f1")),
+        model=Model(start=start, tokenizer=tokenizer) if start else model(variant, tokenizer),
+        optim=optim,
+        settings=settings,
+        compute=Compute(unroll=0),
+    )
