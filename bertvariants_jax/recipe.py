@@ -28,7 +28,7 @@ from bertvariants_jax.objectives.objective import Objective
 from bertvariants_jax.tasks.choice import Choice
 from bertvariants_jax.tasks.classify import Classify
 from bertvariants_jax.tasks.detect import Detect
-from bertvariants_jax.tasks.distill import Distil, DistilClassify, distilled
+from bertvariants_jax.tasks.distill import Distil, DistilClassify, DistilSquad, distilled
 from bertvariants_jax.tasks.glue import GLUE, glue
 from bertvariants_jax.tasks.glue import average as glue_average
 from bertvariants_jax.tasks.knowledge import Continual, Knowledge
@@ -51,8 +51,8 @@ from bertvariants_jax.training.optimizer import Optim
 from bertvariants_jax.training.sharding import Mesh
 
 __all__ = [
-    "Choice", "Classify", "Compute", "Continual", "Detect", "Distil", "DistilClassify", "Knowledge", "Mesh",
-    "Model", "Optim", "Permute", "Pretrain", "Recipe", "Settings", "Similar", "Spans", "Squad", "SuperGlue",
+    "Choice", "Classify", "Compute", "Continual", "Detect", "Distil", "DistilClassify", "DistilSquad", "Knowledge",
+    "Mesh", "Model", "Optim", "Permute", "Pretrain", "Recipe", "Settings", "Similar", "Spans", "Squad", "SuperGlue",
     "Tagging", "distilled", "finetune", "glue", "model", "replace", "task"]
 
 
@@ -147,8 +147,8 @@ class Work(NamedTuple):
 
 
 TASKS = {kind.__name__: kind for kind in (
-    Choice, Classify, Continual, Detect, Distil, DistilClassify, Knowledge, Permute, Pretrain, Similar, Spans,
-    Squad, SuperGlue, Tagging)}
+    Choice, Classify, Continual, Detect, Distil, DistilClassify, DistilSquad, Knowledge, Permute, Pretrain, Similar,
+    Spans, Squad, SuperGlue, Tagging)}
 
 
 def task_of_run(folder: str | Path) -> Task:

@@ -17,6 +17,7 @@ from bertvariants_jax.objectives import distill
 from bertvariants_jax.objectives.objective import Objective
 from bertvariants_jax.tasks.classify import Classify
 from bertvariants_jax.tasks.documents import Documents, check_rate, special
+from bertvariants_jax.tasks.squad import Squad
 
 
 @dataclass(frozen=True)
@@ -81,12 +82,12 @@ class Distil(Documents):
 
 
 @dataclass(frozen=True)
-class DistilClassify(Classify):
-    """Classification learned from a fine-tuned teacher and from the labels.
+class Taught:
+    """What tasks with a fine-tuned teacher have in common.
 
-    teacher: folder or hub id of a classifier of the same classes, with the student's vocabulary. layers: which of its
-    layers the student's start from, where --model.start names no weights; () spreads them evenly. Its head too is
-    taken, where both are of one variant.
+    teacher: folder or hub id of a model of the same task, with the student's vocabulary. layers: which of its layers the
+    student's start from, where --model.start names no weights; () spreads them evenly. Its head too is taken, where both
+    are of one variant.
     alpha_ce weighs the teacher's soft targets at `temperature`, alpha_label the data's labels.
     """
 
@@ -99,13 +100,8 @@ class DistilClassify(Classify):
     def companions(self) -> dict[str, str]:
         return named_teacher(self.teacher)
 
-    def objective(self, network, *, teacher, **companions) -> Objective:
-        known, wanted = teacher.config.id2label, network.config.id2label
-        if known != wanted:
-            raise ValueError(f"the teacher {self.teacher} knows the classes {', '.join(known)}, the task has "
-                             f"{', '.join(wanted)}")
-        return distill.classification(network, part(network, teacher, "classify"), temperature=self.temperature,
-                                      alpha_ce=self.alpha_ce, alpha_label=self.alpha_label)
+    def weights(self) -> dict[str, float]:
+        return {name: getattr(self, name) for name in ("temperature", "alpha_ce", "alpha_label")}
 
     def initial(self, network, start, *, teacher, **companions) -> dict[str, Any]:
         if start is None and network.variant is teacher.network.variant:
@@ -113,12 +109,40 @@ class DistilClassify(Classify):
         elif start is None:                       # heads of another make are drawn
             bare = network.variant.network(network.config, (), network.compute)
             start = {**network.init(jax.random.key(0)), **from_teacher(bare, teacher.params, self.layers or None)}
-        return beside(start, part(network, teacher, "classify"), teacher.params)
+        return beside(start, part(network, teacher, *self.heads), teacher.params)
 
 
-def distilled(task: Classify, teacher: str, **options: Any) -> DistilClassify:
-    """A classification task (a row of GLUE) learned from a teacher too; options are DistilClassify's own."""
-    return DistilClassify(**{field.name: getattr(task, field.name) for field in fields(task)}, teacher=teacher, **options)
+@dataclass(frozen=True)
+class DistilClassify(Taught, Classify):
+    """Classification learned from a fine-tuned teacher and from the labels."""
+
+    def objective(self, network, *, teacher, **companions) -> Objective:
+        known, wanted = teacher.config.id2label, network.config.id2label
+        if known != wanted:
+            raise ValueError(f"the teacher {self.teacher} knows the classes {', '.join(known)}, the task has "
+                             f"{', '.join(wanted)}")
+        return distill.classification(network, part(network, teacher, "classify"), **self.weights())
+
+
+@dataclass(frozen=True)
+class DistilSquad(Taught, Squad):
+    """Answers learned from a fine-tuned teacher and from the gold ones (`run_squad_w_distillation.py`)."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.head != "span":
+            raise ValueError(f"task.head {self.head} has no soft targets to learn from: give span")
+
+    def objective(self, network, *, teacher, **companions) -> Objective:
+        return distill.extraction(network, part(network, teacher, "span"), **self.weights())
+
+
+def distilled(task: Classify | Squad, teacher: str, **options: Any) -> DistilClassify | DistilSquad:
+    """A task (a row of GLUE, or SQuAD) learned from a teacher too; options are the fields of `Taught`."""
+    kinds = {Classify: DistilClassify, Squad: DistilSquad}
+    if type(task) not in kinds:
+        raise ValueError(f"{type(task).__name__} cannot be learned from a teacher, only Classify and Squad")
+    return kinds[type(task)](**{field.name: getattr(task, field.name) for field in fields(task)}, teacher=teacher, **options)
 
 
 def named_teacher(teacher: str) -> dict[str, str]:
@@ -127,11 +151,11 @@ def named_teacher(teacher: str) -> dict[str, str]:
     return {"teacher": teacher}
 
 
-def part(network, teacher, head: str):
-    """The teacher with that head, computed as the student is. Raises ValueError where it has none."""
-    if head not in teacher.network.heads:
-        raise ValueError(f"the teacher has no {head!r} head; it has: {', '.join(teacher.network.heads) or 'none'}")
-    return teacher.network.variant.network(teacher.config, (head,), network.compute)
+def part(network, teacher, *heads: str):
+    """The teacher with those heads, computed as the student is. Raises ValueError where it has them not."""
+    if missing := [head for head in heads if head not in teacher.network.heads]:
+        raise ValueError(f"the teacher has no {missing[0]!r} head; it has: {', '.join(teacher.network.heads) or 'none'}")
+    return teacher.network.variant.network(teacher.config, heads, network.compute)
 
 
 def beside(student: Mapping[str, Any], teacher, params: Mapping[str, Any]) -> dict[str, Any]:

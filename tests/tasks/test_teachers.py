@@ -1,5 +1,6 @@
 """Tasks with a teacher: what a student starts from, teachers that do not fit, and the folder that is left."""
 
+import json
 from dataclasses import replace
 
 import jax
@@ -13,7 +14,8 @@ from bertvariants_jax.data.pipeline import pipeline
 from bertvariants_jax.models import VARIANTS
 from bertvariants_jax.recipe import Compute, Optim, Recipe, Settings, model, prepare
 from bertvariants_jax.tasks.classify import Classify
-from bertvariants_jax.tasks.distill import Distil, DistilClassify, distilled
+from bertvariants_jax.tasks.distill import Distil, DistilClassify, DistilSquad, distilled
+from bertvariants_jax.tasks.squad import Squad
 from bertvariants_jax.text import train
 
 TEXT = "\n\n".join("\n".join(f"the {a} {b} of number {i} was {a} again and it is {b}." for i in range(3))
@@ -151,3 +153,29 @@ def test_a_judges_task(place, tmp_path):
     with pytest.raises(ValueError, match="knows the classes bad, good, the task has no, yes"):
         prepare(other, tmp_path)
     assert VARIANTS["distilbert"] is work.network.variant
+
+
+def test_a_task_of_questions(place, tmp_path):
+    """The teacher's answers and the gold ones, half and half; a step of it learns."""
+    words = ["the red house", "the old river", "a long song"]
+    said = [{"id": str(i), "question": "which one?", "answers": [{"text": words[i % 3], "answer_start": 3}]} for i in range(12)]
+    document = {"data": [{"paragraphs": [{"context": f"it {q['answers'][0]['text']} is.", "qas": [q]} for q in said]}]}
+    (tmp_path / "squad.json").write_text(json.dumps(document))
+    tokenizer = bv.load(place / "teacher").tokenizer
+    bv.save(bv.new("bert", ("span",), tokenizer=tokenizer, **SMALL), tmp_path / "reader")
+    squad = Squad(data=str(tmp_path / "squad.json"), evaluation=str(tmp_path / "squad.json"), max_length=24, max_question=8)
+    task = distilled(squad, str(tmp_path / "reader"))
+    assert isinstance(task, DistilSquad) and (task.alpha_ce, task.alpha_label, task.temperature) == (0.5, 0.5, 2.0)
+    recipe = Recipe(task, model("distilbert", **STUDENT), Optim("adamw", rate=1e-2, schedule="constant", warmup=0.0),
+                    Settings(steps=2, batch_size=4), Compute())
+    work = prepare(recipe, tmp_path)
+    assert work.objective.scales == {"kl": 0.5, "span": 0.5} and set(work.params["teacher"]) == {"encoder", "span"}
+    batch = work.train.batch(0)
+    total = lambda p: sum(work.objective.loss(p, batch, None).sums.values())
+    before, slope = jax.jit(jax.value_and_grad(total))(work.params)
+    after = jax.tree.map(lambda p, g: p - 1e-2 * g, work.params, slope)
+    assert float(total(after)) < float(before)
+    with pytest.raises(ValueError, match="head beam has no soft targets"):
+        replace(task, head="beam")
+    with pytest.raises(ValueError, match="Distil cannot be learned from a teacher"):
+        distilled(recipe_of(place).task, "teacher")
