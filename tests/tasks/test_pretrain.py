@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 from bertvariants_jax.data.batch import check
+from bertvariants_jax.data.corpus import nsp_pairs, sop_pairs
 from bertvariants_jax.models import VARIANTS
+from bertvariants_jax.tasks.documents import special
 from bertvariants_jax.tasks.pretrain import Pretrain
 from bertvariants_jax.text import train
 
@@ -100,6 +102,24 @@ def test_static_masks_stay(text, tokenizers):
     rows = Pretrain(**options, pairs="none")
     epochs = [masked(rows, tokenizer, epoch=e)[1]["masked_positions"] for e in range(4)]
     assert (epochs[0] == epochs[3]).all() and (epochs[0] != epochs[1]).any(1).mean() > 0.9
+
+
+def test_pairs_are_those_of_the_paper(text, tokenizers):
+    made = {}
+    for kind, builder in (("nsp", nsp_pairs), ("sop", sop_pairs)):
+        task, tokenizer = Pretrain(data=(f"text:{text}",), max_length=32, pairs=kind), tokenizers["albert"]
+        corpus = task.corpus("train", tokenizer, None)
+        same = builder(corpus, 32, seed=task.pair_seed, dupe_factor=task.dupe_factor, **special(tokenizer))
+        made[kind] = task.examples("train", tokenizer, None)
+        assert (made[kind].first == same.first).all() and (made[kind].label == same.label).all()
+    assert len(made["nsp"]) != len(made["sop"])
+
+
+def test_roberta_draws_no_special_token_but_the_mask(text, tokenizers):
+    tokenizer = tokenizers["roberta"]
+    mask = Pretrain(data=(f"text:{text}",), pairs="none", masking="fairseq").corrupt(None, tokenizer, 0)
+    missing = set(range(tokenizer.vocab_size)) - set(mask.keywords["words"].tolist())
+    assert missing == {tokenizer.token_to_id(piece) for piece in ("<s>", "<pad>", "</s>", "<unk>")}
 
 
 @pytest.mark.parametrize("content,options,works", [
