@@ -3,8 +3,8 @@ bounded and known."""
 
 import functools
 import itertools
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import jax
@@ -13,6 +13,7 @@ import numpy as np
 from bertvariants_jax.hf.checkpoint import Checkpoint
 
 LENGTHS = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
+SIZES = (1, 8)         # rows of batches that are not full
 WINDOW = 1024          # texts of a stream that are sorted by length together
 
 
@@ -21,12 +22,14 @@ class Pipeline:
     """What all pipelines share: batches by length, one compilation a shape, results in the order of the texts.
 
     batch_size: rows of a full batch. max_length: longer texts are cut; the model's own limit if not given.
+    shapes: (rows, tokens) of the programs compiled so far; `most_shapes` bounds their number.
     """
 
     checkpoint: Checkpoint
     batch_size: int = 32
     max_length: int | None = None
     shapes: set[tuple[int, int]] = field(default_factory=set, init=False)
+    others: dict[tuple, "Pipeline"] = field(default_factory=dict, init=False, repr=False)
 
     head = ""
 
@@ -38,15 +41,37 @@ class Pipeline:
             raise ValueError("the checkpoint has no tokenizer: load it from a folder with tokenizer files")
         limit = self.checkpoint.network.variant.longest(self.checkpoint.config)
         told = [n for n in (self.max_length, limit, self.checkpoint.tokenizer.model_max_length) if n]
-        self.max_length = min(told) if told else None
+        self.max_length = min(told) if told else LENGTHS[-1]
 
-    def __call__(self, texts: str | Iterable[str]) -> Any:
-        """One text gives one result, a list a list, and any other iterable a generator."""
-        if isinstance(texts, str):
+    def __call__(self, texts: str | Iterable[str], **options: Any) -> Any:
+        """One text gives one result, a list a list, and any other iterable a generator.
+
+        options: of the class, for this call (`targets=`, `top_k=`); programs compiled for them are kept too.
+        """
+        if options:
+            return self.having(options)(texts)
+        if isinstance(texts, str | Mapping):
             return next(self.stream([texts]))
         if isinstance(texts, list | tuple):
             return list(self.stream(texts))
         return self.stream(texts)
+
+    def having(self, options: Mapping[str, Any]) -> "Pipeline":
+        """The same pipeline with other options. Raises ValueError for one that it has not."""
+        known = [f.name for f in fields(self) if f.init and f.name != "checkpoint"]
+        if unknown := [name for name in options if name not in known]:
+            raise ValueError(f"{type(self).__name__} has no option {unknown[0]!r}; it has: {', '.join(known)}")
+        options = {name: tuple(value) if isinstance(value, list) else value for name, value in options.items()}
+        key = tuple(sorted(options.items(), key=lambda item: item[0]))
+        if key not in self.others:
+            self.others[key] = replace(self, **options)
+        return self.others[key]
+
+    @property
+    def most_shapes(self) -> int:
+        """How many programs are compiled at most, whatever the texts."""
+        lengths = sum(n < self.max_length for n in LENGTHS) + 1
+        return lengths * (1 + sum(n < self.batch_size for n in SIZES))
 
     def stream(self, texts: Iterable[str]) -> Iterator[Any]:
         texts = iter(texts)
@@ -55,25 +80,35 @@ class Pipeline:
 
     def window(self, texts: list[str]) -> list[Any]:
         """Results of up to WINDOW texts, run in batches of like lengths."""
-        tokenizer = self.checkpoint.tokenizer
-        whole = tokenizer(texts, max_length=self.max_length, padding=True)
+        whole = self.tokenized(texts)
         real = whole["attention_mask"] > 0
-        order = np.argsort(-real.sum(1), kind="stable")
         results: list[Any] = [None] * len(texts)
-        for first in range(0, len(texts), self.batch_size):
-            rows = order[first : first + self.batch_size]
-            batch = self.cut(whole, rows, int(real[rows].sum(1).max()))
-            out = jax.device_get(self.run(self.checkpoint.params, batch))
-            for place, row in enumerate(rows):
-                ids = whole["input_ids"][row][real[row]]
-                results[row] = self.decode(texts[row], ids, {key: value[place] for key, value in out.items()})
+        for row, out, _ in self.outputs(whole, real.sum(1)):
+            results[row] = self.decode(texts[row], whole["input_ids"][row][real[row]], out)
         return results
 
+    def tokenized(self, texts: list[str]) -> dict[str, np.ndarray]:
+        """Padded rows of ids, one a text, at most max_length long."""
+        return self.checkpoint.tokenizer(texts, max_length=self.max_length, padding=True)
+
+    def outputs(self, whole: dict[str, np.ndarray], lengths: np.ndarray) -> Iterator[tuple[int, dict[str, np.ndarray], int]]:
+        """Run all rows of a padded batch, the longest first: (row, its outputs, the column of its first token).
+
+        lengths: int [B], tokens of each row.
+        """
+        order, left = np.argsort(-lengths, kind="stable"), self.checkpoint.tokenizer.padding_side == "left"
+        for first in range(0, len(lengths), self.batch_size):
+            rows = order[first : first + self.batch_size]
+            batch = self.cut(whole, rows, int(lengths[rows].max()))
+            out = jax.device_get(self.run(self.checkpoint.params, batch))
+            for place, row in enumerate(rows.tolist()):
+                column = batch["input_ids"].shape[1] - int(lengths[row]) if left else 0
+                yield row, {key: value[place] for key, value in out.items()}, column
+
     def cut(self, whole: dict[str, np.ndarray], rows: np.ndarray, longest: int) -> dict[str, np.ndarray]:
-        """The rows at the next of LENGTHS and a batch size of 1, 8 or the full one, filled with copies of the first."""
-        limit = self.max_length or LENGTHS[-1]
-        length = min(next((n for n in LENGTHS if n >= longest), longest), max(limit, longest))
-        size = next((n for n in (1, 8) if len(rows) <= n < self.batch_size), self.batch_size)
+        """The rows at the next of LENGTHS and of SIZES or the full batch, filled with copies of the first."""
+        length = min((n for n in (*LENGTHS, self.max_length) if longest <= n <= self.max_length), default=longest)
+        size = next((n for n in SIZES if len(rows) <= n < self.batch_size), self.batch_size)
         rows = np.concatenate([rows, np.repeat(rows[:1], size - len(rows))])
         tokenizer, batch = self.checkpoint.tokenizer, {}
         fills = {"input_ids": tokenizer.pad_token_id, "token_type_ids": tokenizer.pad_token_type_id}

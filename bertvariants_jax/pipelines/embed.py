@@ -12,7 +12,8 @@ from bertvariants_jax.pipelines.base import Pipeline
 class Embed(Pipeline):
     """One float32 vector [D] a text (a list gives them in a list).
 
-    pooling: "mean", "max" over the real tokens, or "cls"; what the folder says if not given, else mean.
+    pooling: "mean", "max" over the real tokens, or "cls"; what the folder says if not given, else mean. "none" gives
+    the vectors of all tokens [L, D], special ones included, as transformers' feature-extraction does.
     normalize: to length 1; what the folder says if not given.
     """
 
@@ -24,14 +25,16 @@ class Embed(Pipeline):
         said = self.checkpoint.pooling or Pooling()
         self.pooling = said.mode if self.pooling is None else self.pooling
         self.normalize = said.normalize if self.normalize is None else self.normalize
-        if self.pooling not in ("mean", "max", "cls"):
-            raise ValueError(f"pooling must be mean, max or cls, got {self.pooling!r}")
+        if self.pooling not in ("mean", "max", "cls", "none"):
+            raise ValueError(f"pooling must be mean, max, cls or none, got {self.pooling!r}")
 
     def forward(self, params, batch):
         encoded = self.checkpoint.network.encode(params, batch, pool=False)
         hidden = encoded.last_hidden_state.astype(jnp.float32)
         real = batch["attention_mask"][..., None] > 0
-        if self.pooling == "cls":
+        if self.pooling == "none":
+            vector = hidden
+        elif self.pooling == "cls":
             at = self.checkpoint.tokenizer.cls_token_id
             first = jnp.argmax(batch["input_ids"] == at, axis=1)
             vector = jnp.take_along_axis(hidden, first[:, None, None], axis=1)[:, 0]
@@ -44,4 +47,7 @@ class Embed(Pipeline):
         return {"vector": vector}
 
     def decode(self, text, ids, out):
-        return out["vector"]
+        if self.pooling != "none":
+            return out["vector"]
+        left = self.checkpoint.tokenizer.padding_side == "left"
+        return out["vector"][-len(ids) :] if left else out["vector"][: len(ids)]

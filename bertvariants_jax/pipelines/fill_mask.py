@@ -1,5 +1,7 @@
 """Words for the masks of a text."""
 
+import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import jax
@@ -8,16 +10,19 @@ import numpy as np
 
 from bertvariants_jax.pipelines.base import Pipeline
 
+AT_ONCE = 16          # masks of a row; a text with more takes several rows
+
 
 @dataclass
 class FillMask(Pipeline):
     """The `top_k` best words at each mask: {"score", "token", "token_str", "sequence"}, one list a mask.
 
-    With one mask the list itself is the result. targets: only these words are considered, scores are still of all.
+    With one mask the list itself is the result. targets: only these words are considered, scores are still of all; of
+    a word that is no piece of the vocabulary its first piece is taken, with a warning.
     """
 
     top_k: int = 5
-    targets: tuple[str, ...] | str | None = None
+    targets: Sequence[str] | str | None = None
 
     head = "mlm"
 
@@ -25,34 +30,63 @@ class FillMask(Pipeline):
         super().__post_init__()
         if self.checkpoint.tokenizer.mask_token_id is None:
             raise ValueError("the tokenizer has no mask token")
+        if self.top_k < 1:
+            raise ValueError(f"top_k must be at least 1, got {self.top_k}")
         targets = (self.targets,) if isinstance(self.targets, str) else self.targets
-        self.allowed = None
-        if targets:
-            self.allowed = [self.checkpoint.tokenizer.token_to_id(word) for word in targets]
-            if None in self.allowed:
-                raise ValueError(f"the target {targets[self.allowed.index(None)]!r} is no single piece of the vocabulary")
+        self.allowed = None if targets is None else list(dict.fromkeys(self.piece(word) for word in targets))
+        if self.allowed == []:
+            raise ValueError("targets holds no word")
+
+    def piece(self, word: str) -> int:
+        """Raises ValueError where the vocabulary has nothing for it."""
+        tokenizer = self.checkpoint.tokenizer
+        known = tokenizer.token_to_id(word)
+        if known is not None:
+            return known
+        pieces = tokenizer.ids([word])[0]
+        if not len(pieces) or pieces[0] == tokenizer.unk_token_id:
+            raise ValueError(f"the target {word!r} is no single piece of the vocabulary, nor does one begin it")
+        warnings.warn(f"the target {word!r} is no single piece of the vocabulary; "
+                      f"{tokenizer.id_to_token(int(pieces[0]))!r} is taken", stacklevel=4)
+        return int(pieces[0])
+
+    def window(self, texts):
+        tokenizer, whole = self.checkpoint.tokenizer, self.tokenized(texts)
+        masks = whole["input_ids"] == tokenizer.mask_token_id                                # B L
+        counts = masks.sum(1)
+        for text in (texts[i] for i in np.flatnonzero(counts == 0)):
+            cut = f" up to its token {self.max_length}" if tokenizer.mask_token in text else ""
+            raise ValueError(f"no {tokenizer.mask_token} in the text {text[:80]!r}{cut}")
+        turns = -(-counts // AT_ONCE)
+        owner = np.repeat(np.arange(len(texts)), turns)
+        turn = np.concatenate([np.arange(n) for n in turns])
+        rank = np.cumsum(masks, axis=1) - 1
+        rows = {key: value[owner] for key, value in whole.items()}
+        rows["masks"] = (masks[owner] & (rank[owner] // AT_ONCE == turn[:, None])).astype(np.int32)
+        outputs: list[dict] = [{}] * len(owner)
+        for row, out, _ in self.outputs(rows, (rows["attention_mask"] > 0).sum(1)):
+            outputs[row] = out
+        first, results = 0, []
+        for text, count, ids, real in zip(texts, turns, whole["input_ids"], whole["attention_mask"] > 0, strict=True):
+            parts = outputs[first : first + count]
+            results.append(self.decode(text, ids[real], {key: np.concatenate([p[key] for p in parts]) for key in parts[0]}))
+            first += count
+        return results
 
     def forward(self, params, batch):
+        """The best pieces of up to AT_ONCE places of each row, in order: scores, tokens [B, M, K]."""
         network = self.checkpoint.network
         hidden = network.encode(params, batch, pool=False)
-        masks = batch["input_ids"] == self.checkpoint.tokenizer.mask_token_id
-        places = jnp.argsort(~masks, axis=1, stable=True)[:, : self.most]                    # B M, masks first
+        places = jnp.argsort(batch["masks"] == 0, axis=1, stable=True)[:, :AT_ONCE]          # B M
         probs = jax.nn.softmax(network.logits(params, "mlm", hidden.at(places)), axis=-1)
         if self.allowed is not None:
-            kept = jnp.zeros(probs.shape[-1], bool).at[jnp.asarray(self.allowed)].set(True)
-            probs = jnp.where(kept, probs, -1.0)
-        scores, tokens = jax.lax.top_k(probs, min(self.top_k, len(self.allowed or ()) or self.top_k))
-        return {"scores": scores, "tokens": tokens}
-
-    most = 16          # masks of a text
+            probs = probs[..., jnp.asarray(self.allowed)]
+        scores, tokens = jax.lax.top_k(probs, min(self.top_k, probs.shape[-1]))
+        return {"scores": scores, "tokens": tokens if self.allowed is None else jnp.asarray(self.allowed)[tokens]}
 
     def decode(self, text, ids, out):
         tokenizer = self.checkpoint.tokenizer
         places = np.flatnonzero(ids == tokenizer.mask_token_id)
-        if not len(places):
-            raise ValueError(f"no {tokenizer.mask_token} in the text {text[:80]!r}")
-        if len(places) > self.most:
-            raise ValueError(f"{len(places)} masks in the text {text[:80]!r}; at most {self.most} are filled at once")
         found = []
         for mask, place in enumerate(places):
             row = []

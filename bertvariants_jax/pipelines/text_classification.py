@@ -1,5 +1,6 @@
-"""Classes of texts, with their probabilities."""
+"""Classes of texts and of text pairs, with their probabilities."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import jax
@@ -7,19 +8,43 @@ import numpy as np
 
 from bertvariants_jax.pipelines.base import Pipeline
 
+FUNCTIONS = {"softmax": lambda scores: jax.nn.softmax(scores, axis=-1), "sigmoid": jax.nn.sigmoid,
+             "none": lambda scores: scores}
+
 
 @dataclass
 class TextClassification(Pipeline):
-    """[{"label", "score"}]: the best class, or the `top_k` best; scores are softmax (sigmoid for one class)."""
+    """{"label", "score"}: the best class, or a list of the `top_k` best (None: of all).
 
-    top_k: int = 1
+    Called with texts, or with mappings {"text", "text_pair"}.
+    function_to_apply: "softmax", "sigmoid" or "none" over the scores; sigmoid for one class if not given, else softmax.
+    """
+
+    top_k: int | None = 1
+    function_to_apply: str | None = None
 
     head = "classify"
 
+    def __post_init__(self):
+        super().__post_init__()
+        if self.function_to_apply is not None and self.function_to_apply not in FUNCTIONS:
+            raise ValueError(f"function_to_apply must be {', '.join(FUNCTIONS)}, got {self.function_to_apply!r}")
+
+    def tokenized(self, texts):
+        paired = [isinstance(text, Mapping) for text in texts]
+        if not any(paired):
+            return super().tokenized(texts)
+        for number, text in enumerate(texts):
+            if not isinstance(text, Mapping) or set(text) != {"text", "text_pair"}:
+                raise ValueError(f"input {number} is {text!r:.60}, but others are pairs: give all as "
+                                 '{"text": ..., "text_pair": ...}')
+        return self.checkpoint.tokenizer([text["text"] for text in texts], [text["text_pair"] for text in texts],
+                                         max_length=self.max_length, padding=True)
+
     def forward(self, params, batch):
         scores = self.checkpoint.network.scores(params, "classify", batch)
-        one = scores.shape[-1] == 1
-        return {"scores": jax.nn.sigmoid(scores) if one else jax.nn.softmax(scores, axis=-1)}
+        name = self.function_to_apply or ("sigmoid" if scores.shape[-1] == 1 else "softmax")
+        return {"scores": FUNCTIONS[name](scores)}
 
     def decode(self, text, ids, out):
         labels, scores = self.checkpoint.config.id2label, out["scores"]

@@ -165,18 +165,29 @@ class Questions:
         return len(self.questions)
 
     def row(self, number: int, choice: int) -> dict[str, np.ndarray]:
-        question, asked = self.questions[number], self.options[number][choice]
-        first = question.flipped != (self.tokenizer.family in ASKED_FIRST)
-        asked = asked[: self.most] if first else asked[-self.most :]
-        context = self.contexts[question.context][: max(self.room - len(asked), 0)]
-        ids, kinds = self.tokenizer.build(*((asked, context) if first else (context, asked)))
-        return {"input_ids": ids, **({"token_type_ids": kinds} if self.tokenizer.type_ids else {})}
+        question = self.questions[number]
+        return row(self.tokenizer, self.contexts[question.context], self.options[number][choice], self.room, self.most,
+                   question.flipped)
 
     def rows(self, indices: np.ndarray, epoch: np.ndarray) -> dict[str, np.ndarray]:
         flat = pad([self.row(int(i), choice) for i in indices for choice in range(self.choices)], self.length,
                    pad_token_id=self.tokenizer.pad_token_id, side=self.tokenizer.padding_side)
         batch = {key: value.reshape(len(indices), self.choices, -1) for key, value in flat.items()}
         return batch if self.labels is None else {**batch, "labels": self.labels[indices]}
+
+
+def row(tokenizer, context: np.ndarray, asked: np.ndarray, room: int, most: int, flipped: bool = False
+        ) -> dict[str, np.ndarray]:
+    """Ids of a context and of a question with an option as one row of the model.
+
+    room: tokens of both together; the context loses its end. most: of the question; its last are kept, or its first
+    where it stands before the context.
+    """
+    first = flipped != (tokenizer.family in ASKED_FIRST)
+    asked = asked[:most] if first else asked[-most:]
+    context = context[: max(room - len(asked), 0)]
+    ids, kinds = tokenizer.build(*((asked, context) if first else (context, asked)))
+    return {"input_ids": ids, **({"token_type_ids": kinds} if tokenizer.type_ids else {})}
 
 
 LETTERS = "ABCDEFGH"

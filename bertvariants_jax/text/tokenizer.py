@@ -353,6 +353,11 @@ class Tokenizer:
             np.asarray(ids, np.int64).tolist(), skip_special_tokens=skip_special_tokens
         )
 
+    def join(self, pieces: Sequence[str]) -> str:
+        """Text of pieces as `decode` gives it; a piece need not be in the vocabulary."""
+        decoder = self._backend.decoder
+        return " ".join(pieces) if decoder is None else decoder.decode(list(pieces))
+
     def num_special_tokens(self, pair: bool = False) -> int:
         """How many special tokens `__call__` and `build` add to one text, or to a pair."""
         return sum(special is not None for special, _ in (self._pair if pair else self._single))
