@@ -20,15 +20,15 @@ ARROWS = {
     "models": {"layers", "objectives", "names"},
     "tasks": {"data", "objectives", "names"},
     "hf": {"models", "names", "text", "layers"},
-    "pipelines": {"hf"},
+    "pipelines": {"tasks", "hf"},
     "recipe": {"hf", "models", "tasks", "training", "data", "text", "objectives", "layers"},
     "cli": {"recipe", "pipelines", "hf", "models", "training", "tasks", "data", "text", "names"},
     "__main__": {"cli"},
     "__init__": {"hf", "models", "pipelines"},
 }
 HEAVY = ("tensorflow", "torch", "transformers")
-WITHOUT_JAX = ("text", "names", "data.batch", "data.corrupt", "data.corpus", "data.source", "data.pipeline", "data.pack",
-               "tasks.metrics", "hf.tensors", "hf.torch_file", "hf.tf_bundle", "hf.hub")
+WITHOUT_JAX = ("text", "names", "data.batch", "data.conll", "data.corrupt", "data.corpus", "data.source", "data.pipeline", "data.pack",
+               "tasks.metrics", "tasks.entities", "hf.tensors", "hf.torch_file", "hf.tf_bundle", "hf.hub")
 
 
 def room(module: str) -> str:
