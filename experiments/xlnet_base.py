@@ -20,10 +20,10 @@ def recipe(tiny: bool = False, size: str = "base", tokenizer: str = "") -> Recip
     if tiny:
         small = {"vocab_size": 4096, "d_model": 128, "n_layer": 2, "n_head": 2, "d_inner": 512, "dropout": 0.0}
         return Recipe(
-            task=Permute(max_length=64, reuse_len=32, mem_len=48, perm_size=32, num_predict=10),
+            task=Permute(max_length=64, reuse_len=32, mem_len=32, perm_size=32, num_predict=10),
             model=model("xlnet-base-cased", tokenizer, **small),
             optim=Optim("adamw", rate=3e-3, schedule="xlnet", warmup=0.1, b2=0.98),
-            settings=Settings(steps=2400, batch_size=64, log_every=50, eval_every=600, save_every=1200),
+            settings=Settings(steps=1500, batch_size=32, log_every=50, save_every=500),
             compute=Compute(unroll=0),
         )
     if size not in ("base", "large"):
