@@ -115,7 +115,7 @@ def test_every_experiment_builds_its_recipe():
 
 
 def test_the_flags_of_a_recipe_are_its_fields(capsys):
-    assert main(["train", str(REPOSITORY / "experiments/finetune_sst2.py"), "--help"]) == 0
+    assert main(["train", str(REPOSITORY / "experiments/glue.py"), "--help"]) == 0
     said = capsys.readouterr().out
     for flag in ("--steps", "--optim.rate", "--mesh.data", "--parallel", "--task.max-length", "--start", "--compute.dtype"):
         assert f"{flag} " in said, flag

@@ -1,6 +1,7 @@
 """Classification (or regression) of single texts and pairs, from any source with named fields."""
 
 import dataclasses
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -122,7 +123,7 @@ class Classify(Task):
         if split == TRAIN and self.rows:
             number = number[: self.rows]
         if rows.skipped:
-            print(f"{rows.address}: {rows.skipped} rows have a wrong number of fields and are left out")
+            print(f"{rows.address}: {rows.skipped} rows have a wrong number of fields and are left out", file=sys.stderr)
         examples = [{**example, "row": i} for i in number.tolist()
                     for example in self.flat(rows[i], f"{rows.address}: row {i}")]
         for example in examples:
