@@ -8,7 +8,7 @@ task type tells the network; its tokens are hidden in units besides (data/units.
   relation   does each token occur in its document outside of this paragraph?
   reorder    the paragraph is cut between sentences into n of 1..m segments, all n equally likely, and shown in a random
              order; the class is which order of which n, one of 1! + 2! + ... + m!
-  distance   [CLS] A [SEP] B [SEP]: is B what follows A, from elsewhere in its document, or from another document?
+  distance   [CLS] A [SEP] B [SEP]: B is what follows A (0), from elsewhere in its document (1), or from another one (2)
 """
 
 import itertools
@@ -27,8 +27,6 @@ from bertvariants_jax.data.units import annotated, headed, within, words
 
 TASKS = ("masking", "capital", "relation", "reorder", "distance")
 """In the order in which stages add them; a task's type id is its place here."""
-
-ADJACENT, SAME, OTHER = range(3)  # the classes of "distance"
 
 
 def orders(most: int) -> np.ndarray:
