@@ -20,7 +20,7 @@ ARROWS = {
     "models": {"layers", "objectives", "names"},
     "tasks": {"data", "objectives", "names"},
     "hf": {"models", "names", "text", "layers"},
-    "pipelines": {"tasks", "hf"},
+    "pipelines": {"tasks", "hf", "data"},
     "recipe": {"hf", "models", "tasks", "training", "data", "text", "objectives", "layers"},
     "cli": {"recipe", "pipelines", "hf", "models", "training", "tasks", "data", "text", "names"},
     "__main__": {"cli"},

@@ -7,6 +7,7 @@ from bertvariants_jax.pipelines.base import Pipeline
 from bertvariants_jax.pipelines.embed import Embed
 from bertvariants_jax.pipelines.fill_mask import FillMask
 from bertvariants_jax.pipelines.multiple_choice import MultipleChoice
+from bertvariants_jax.pipelines.question_answering import QuestionAnswering
 from bertvariants_jax.pipelines.replaced_tokens import ReplacedTokens
 from bertvariants_jax.pipelines.text_classification import TextClassification
 from bertvariants_jax.pipelines.token_classification import TokenClassification
@@ -15,6 +16,7 @@ PIPELINES: dict[str, type[Pipeline]] = {
     "fill-mask": FillMask, "text-classification": TextClassification, "sentiment-analysis": TextClassification,
     "embed": Embed, "feature-extraction": Embed, "replaced-tokens": ReplacedTokens,
     "token-classification": TokenClassification, "ner": TokenClassification, "multiple-choice": MultipleChoice,
+    "question-answering": QuestionAnswering,
 }
 
 
@@ -23,7 +25,7 @@ def pipeline(task: str, source: str | Path | Checkpoint, **options) -> Pipeline:
 
     task: "fill-mask", "text-classification" ("sentiment-analysis"), "embed" ("feature-extraction"),
       "token-classification" ("ner"), "multiple-choice" (called with context=, choices= and question=),
-      "replaced-tokens".
+      "replaced-tokens", "question-answering" (called with question= and context=).
     source: a checkpoint, folder or hub id. options: those of the pipeline's class, batch_size and max_length.
     Raises ValueError for an unknown task, a missing head or tokenizer.
     """
@@ -37,5 +39,6 @@ def task_of(checkpoint: Checkpoint) -> str:
     """The pipeline that a checkpoint's heads are for."""
     return next((task for head, task in (("classify", "text-classification"), ("mlm", "fill-mask"),
                                    ("tag", "token-classification"), ("choice", "multiple-choice"),
-                                   ("rtd", "replaced-tokens"))
+                                   ("rtd", "replaced-tokens"), ("span", "question-answering"),
+                                   ("beam", "question-answering"))
                  if head in checkpoint.heads), "embed")
