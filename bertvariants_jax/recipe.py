@@ -23,7 +23,7 @@ from bertvariants_jax.hf.checkpoint import Checkpoint, Pooling, Report, load, re
 from bertvariants_jax.layers.dense import Compute
 from bertvariants_jax.models import VARIANTS, find_size
 from bertvariants_jax.models.config import Config
-from bertvariants_jax.models.variant import Network
+from bertvariants_jax.models.variant import Network, Variant
 from bertvariants_jax.objectives.objective import Objective
 from bertvariants_jax.tasks.choice import Choice
 from bertvariants_jax.tasks.classify import Classify
@@ -53,7 +53,7 @@ from bertvariants_jax.training.sharding import Mesh
 __all__ = [
     "Choice", "Classify", "Compute", "Continual", "Detect", "Distil", "DistilClassify", "DistilSquad", "Knowledge",
     "Mesh", "Model", "Optim", "Permute", "Pretrain", "Recipe", "Settings", "Similar", "Spans", "Squad", "SuperGlue",
-    "Tagging", "distilled", "finetune", "glue", "model", "replace", "task"]
+    "Tagging", "distilled", "finetune", "glue", "known", "model", "replace", "task"]
 
 
 @dataclass(frozen=True)
@@ -106,6 +106,16 @@ class Recipe:
         return json.loads(json.dumps(data))
 
 
+def known(name: str) -> tuple[Variant, Config]:
+    """The variant and config of a variant's or published size's name, a hub id that ends with it, or a model's folder."""
+    if (Path(name) / "config.json").is_file():
+        return read_config(name)[:2]
+    try:
+        return find_size(name.rpartition("/")[2])
+    except ValueError as error:
+        raise ValueError(f"{error} --variant says whose way of fine-tuning is taken") from None
+
+
 def finetune(name: str, task: str = "") -> tuple[Optim, Settings]:
     """How the paper of a variant or published size, or of the model in a folder, fine-tunes it on a task (a name of
     GLUE's, "squad", "squad2", "race", "swag", "ner"; others get the paper's general values).
@@ -114,24 +124,17 @@ def finetune(name: str, task: str = "") -> tuple[Optim, Settings]:
     few runs on small data sets fail (arXiv:2006.04884). `--optim.name bert_adam` is without.
     Raises ValueError for an unknown name.
     """
-    if (Path(name) / "config.json").is_file():
-        variant, config, *_ = read_config(name)
-    else:
-        name = name.rpartition("/")[2]            # a hub id ends with the size's name
-        try:
-            variant, config = find_size(name)
-        except ValueError as error:
-            raise ValueError(f"{error} --variant says whose way of fine-tuning is taken") from None
-    shape = (config.hidden_size, config.num_hidden_layers)
-    size = name if name in variant.sizes else next((size for size, known in variant.sizes.items() if (
-        known.hidden_size, known.num_hidden_layers) == shape), "")
+    variant, config = known(name)
+    shape, name = (config.hidden_size, config.num_hidden_layers), name.rpartition("/")[2]
+    size = name if name in variant.sizes else next((size for size, other in variant.sizes.items() if (
+        other.hidden_size, other.num_hidden_layers) == shape), "")
     said: dict[str, Any] = {"name": "adamw", "schedule": "bert", "warmup": 0.1, "steps": 0, "epochs": 3.0, "rate": 2e-5}
     for key in ("", task, size, f"{size}/{task}"):
         said |= variant.finetune.get(key, {})
     if said["steps"]:
         said["epochs"] = 0.0
-    known = [{f.name for f in dataclasses.fields(kind)} for kind in (Optim, Settings)]
-    optim, settings = ({key: value for key, value in said.items() if key in names} for names in known)
+    fields = [{f.name for f in dataclasses.fields(kind)} for kind in (Optim, Settings)]
+    optim, settings = ({key: value for key, value in said.items() if key in names} for names in fields)
     return Optim(**optim), Settings(**settings)
 
 
