@@ -31,7 +31,7 @@ def recipe(teacher: str = "google-bert/bert-base-uncased", tiny: bool = False, p
         task=Distil(max_length=512, teacher=teacher, **alphas),
         model=model("distilbert-base-uncased"),
         optim=Optim("adamw", rate=5e-4, schedule="shifted", warmup=0.05, b2=0.98, weight_decay=0.0, clip=5.0),
-        settings=Settings(steps=5_000, batch_size=4_096, accumulate=32, log_every=10, eval_every=500, save_every=100),
+        settings=Settings(steps=0, epochs=3, batch_size=4_096, accumulate=32, log_every=10, eval_every=500, save_every=100),
         compute=Compute(dtype="bfloat16"),
         workers=4,
     )

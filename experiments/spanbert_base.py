@@ -8,6 +8,13 @@ every parameter, as in fairseq (the paper says 0.1).
 
     bertvariants train experiments/spanbert_base.py --tiny --out runs/spanbert_tiny \\
         --task.data 'text:wiki/*.txt.gz' --task.evaluation text:wikitext-2/valid.txt
+
+Cost by count: 80 TFLOP a step, so 190 EFLOP; 15 days on 32 V100 for the large model in the paper. Not run at full length here.
+
+Measured, tiny on 2 CPU cores (34k tokens/s alone, 5 minutes) on 4M words of Wikipedia's featured articles, evaluated on
+WikiText-2's validation text, from step 600 to 2400: boundary loss 6.65 to 6.44 (unigram 6.91) at accuracy 0.060 to 0.066
+(the commonest piece 0.042); masked-LM loss 6.32 to 6.10 at accuracy 0.147 to 0.159. A tenth of the spans stand there
+unchanged; where [MASK] does, the loss is 6.62 (unigram 6.82) and the accuracy 0.064 (0.041).
 """
 
 from bertvariants_jax.recipe import Compute, Optim, Recipe, Settings, Spans, model, replace
