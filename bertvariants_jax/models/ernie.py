@@ -121,7 +121,7 @@ SIZES = {
 }
 
 DUMMY = ErnieConfig(vocab_size=61, hidden_size=24, num_hidden_layers=3, num_attention_heads=3, intermediate_size=40,
-                    max_position_embeddings=40, use_task_id=True)
+                    max_position_embeddings=40, type_vocab_size=3, use_task_id=True, task_type_vocab_size=5)
 
 # PaddlePaddle/ERNIE script/en_glue
 FINETUNE = {
