@@ -7,7 +7,7 @@
 forty times and kept. --size takes another published name: those of version 2 drop nothing out (and go on for 3M or 10M
 steps: --steps), those of version 1 a tenth. The README of the original predicts 20 places at most
 (--task.max-predictions 20); 0.15 of 512 tokens, the paper's rate, is 77.
-Cost by count: 1.1 PFLOP a step, as wide and deep as BERT-base, 1.4e20 in all. Not run at full length here.
+Cost by count: 1.2 PFLOP a step, as wide and deep as BERT-base, 150 EFLOP in all. Not run at full length here.
 
 A few minutes on two CPU cores:
 
@@ -19,16 +19,16 @@ from bertvariants_jax.recipe import Compute, Optim, Pretrain, Recipe, Settings, 
 
 
 def recipe(size: str = "albert-base-v2", tiny: bool = False, tokenizer: str = "") -> Recipe:
-    """size: a published name. tiny: one layer of 128, run twice, for a few minutes. tokenizer: folder of a vocabulary;
+    """size: a published name. tiny: one layer of 128, turned twice, for a few minutes. tokenizer: folder of a vocabulary;
     "" trains one on the text.
     """
     if tiny:
         return Recipe(
-            task=Pretrain(max_length=64, pairs="sop", masking="ngrams", dupe_factor=2),
-            model=model(size, tokenizer, num_hidden_layers=2, hidden_size=128, num_attention_heads=2,
-                        intermediate_size=512, embedding_size=128, vocab_size=4096),
-            optim=Optim("lamb", rate=1e-2, schedule="bert", warmup=0.1, b2=0.98),
-            settings=Settings(steps=2000, batch_size=64, log_every=50, eval_every=500, save_every=1000),
+            task=Pretrain(max_length=32, pairs="sop", masking="ngrams", dupe_factor=2),
+            model=model(size, tokenizer, num_hidden_layers=2, hidden_size=128, num_attention_heads=4,
+                        intermediate_size=512, embedding_size=128, vocab_size=4096, initializer_range=0.06),
+            optim=Optim("lamb", rate=1e-2, schedule="bert", warmup=0.05, b2=0.98),
+            settings=Settings(steps=2000, batch_size=64, log_every=50, eval_every=1000, save_every=1000),
             compute=Compute(unroll=0),
         )
     return Recipe(

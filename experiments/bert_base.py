@@ -26,11 +26,11 @@ def recipe(phase: int = 1, tiny: bool = False, tokenizer: str = "") -> Recipe:
     """
     if tiny:
         return Recipe(
-            task=Pretrain(max_length=64, dupe_factor=2),
-            model=model("bert-tiny", tokenizer, vocab_size=4096, hidden_dropout_prob=0.0,
-                        attention_probs_dropout_prob=0.0),
-            optim=Optim("adamw", rate=3e-3, schedule="shifted", warmup=0.1, b2=0.98),
-            settings=Settings(steps=2000, batch_size=64, log_every=50, eval_every=500, save_every=1000),
+            task=Pretrain(max_length=32, dupe_factor=2),
+            model=model("bert-tiny", tokenizer, vocab_size=4096, num_attention_heads=4, initializer_range=0.06,
+                        hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0),
+            optim=Optim("adamw", rate=4e-3, schedule="shifted", warmup=0.05, b2=0.98),
+            settings=Settings(steps=2000, batch_size=64, log_every=50, eval_every=1000, save_every=1000),
             compute=Compute(unroll=0),
         )
     length, steps = {1: (128, 900_000), 2: (512, 100_000)}[phase]
