@@ -30,8 +30,8 @@ def recipe(tiny: bool = False, stage: int = 5, start: str = "", tokenizer: str =
         return Recipe(
             task=Continual(tasks=TASKS[:stage], max_length=128, max_predictions=28),
             model=Model(start=start, tokenizer=tokenizer) if start else model("ernie-2.0-base-en-tasks", tokenizer, **small),
-            optim=Optim("adamw", rate=3e-3, schedule="noam", warmup=140, b2=0.98),
-            settings=Settings(steps=1400, batch_size=32, log_every=50, eval_every=700, save_every=700),
+            optim=Optim("adamw", rate=3e-3, schedule="noam", warmup=100, b2=0.98),
+            settings=Settings(steps=1000, batch_size=32, log_every=50, eval_every=0, save_every=250),
             compute=Compute(unroll=0),
         )
     return Recipe(

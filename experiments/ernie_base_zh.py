@@ -31,7 +31,7 @@ def recipe(tiny: bool = False, stage: str = "basic", start: str = "", tokenizer:
             task=Knowledge(max_length=64, max_predictions=16, dupe_factor=4, **units),
             model=Model(start=start, tokenizer=tokenizer) if start else model("ernie-1.0-base-zh", tokenizer, **small),
             optim=Optim("adamw", rate=2e-3 if start else 3e-3, schedule="bert", warmup=0.1, b2=0.98),
-            settings=Settings(steps=400 if start else 1600, batch_size=64, log_every=50, eval_every=400, save_every=400),
+            settings=Settings(steps=400 if start else 1200, batch_size=64, log_every=50, eval_every=400, save_every=200),
             compute=Compute(unroll=0),
         )
     return Recipe(
