@@ -1,11 +1,14 @@
 """The masked LM family's task: rows, masks and places of each procedure, held-out masks, and refused options."""
 
+import jax
 import numpy as np
 import pytest
 
 from bertvariants_jax.data.batch import check
 from bertvariants_jax.data.corpus import nsp_pairs, sop_pairs
+from bertvariants_jax.hf.checkpoint import Checkpoint, Report, save
 from bertvariants_jax.models import VARIANTS
+from bertvariants_jax.recipe import Model, Recipe, prepare, replace
 from bertvariants_jax.tasks.documents import special
 from bertvariants_jax.tasks.pretrain import Pretrain
 from bertvariants_jax.text import train
@@ -178,3 +181,20 @@ def test_places_are_those_that_can_be_needed():
     assert Pretrain(max_length=512, pairs="none", masking="fairseq").places(0.15) == 77
     assert Pretrain(max_length=512, pairs="none", masking="windows").places(0.15) == 77 + 15
     assert Pretrain(max_length=1024, pairs="none", masking="bernoulli").places(0.3) == 410
+
+
+def test_a_later_phase_changes_numbers_of_its_start(text, tokenizers, tmp_path):
+    """ModernBERT's second phase: longer rows, and another theta in the layers that see all of them."""
+    tokenizer, variant = tokenizers["modernbert"], VARIANTS["modernbert"]
+    config = replace(variant.dummy, vocab_size=tokenizer.vocab_size, num_hidden_layers=2, global_rope_theta=1e4,
+                     pad_token_id=tokenizer.pad_token_id, max_position_embeddings=64)
+    network = variant.network(config, ("mlm",))
+    params = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), network.shapes())
+    save(Checkpoint(network, params, tokenizer, Report()), tmp_path / "one")
+    task = Pretrain(data=(f"text:{text}",), max_length=64, **CASES["modernbert"])
+    two = Recipe(task, Model(start=str(tmp_path / "one"), changes={"global_rope_theta": 1.6e5}))
+    work = prepare(two, tmp_path / "two")
+    assert (work.network.config.global_rope_theta, work.network.config.local_rope_theta) == (1.6e5, 1e4)
+    assert work.train.batch(0)["input_ids"].shape == (32, 64)
+    with pytest.raises(ValueError, match=r"model\.changes: ModernBertConfig has no field 'theta'"):
+        prepare(replace(two, model=replace(two.model, changes={"theta": 1.0})), tmp_path / "two")
