@@ -53,11 +53,12 @@ class Turns:
 
 @dataclass(frozen=True)
 class Dialogues:
-    """Examples `[CLS] turn [SEP] turn [SEP] turn [SEP]`, every run of three turns (two, where a dialogue has no more).
+    """What `dialogues` gives: examples `[CLS] turn [SEP] turn [SEP] turn [SEP]`, every run of three turns (two, where a
+    dialogue has no more).
 
     With probability one half, one of the turns is a random turn of another dialogue: next_sentence_label 0, else 1.
     Draws are keyed by (seed, epoch, index). first: int64 [n], the run's first sentence; turns: int8 [n]; labels: int8
-    [T], unit labels; roles: uint8 [S], the token type of each turn. What is `dialogues`' result.
+    [T], the tokens' units; roles: uint8 [S], the token type of each turn.
     """
 
     corpus: Corpus

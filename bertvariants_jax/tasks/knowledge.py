@@ -24,7 +24,7 @@ from bertvariants_jax.tasks.task import TRAIN
 FIELD = "field:"
 
 
-class Text(NamedTuple):
+class Read(NamedTuple):
     """A split's corpus and the unit labels of its tokens; documents is where both come from."""
 
     corpus: Corpus
@@ -64,15 +64,15 @@ class Units(Documents):
         addresses = self.data if split == TRAIN or not self.evaluation else self.evaluation
         return Given(addresses, self.units.removeprefix(FIELD)) if self.units.startswith(FIELD) else Addresses(addresses)
 
-    def text(self, split: str, tokenizer, cache: Path | None) -> Text:
+    def read(self, split: str, tokenizer, cache: Path | None) -> Read:
         documents = self.documents(split)
         corpus = Corpus.build(documents, tokenizer, cache)
-        labels = self.labelled(corpus, documents, tokenizer)
+        labels = self.units_of(corpus, documents, tokenizer)
         if not self.evaluation:
             corpus = corpus.split(self.held_out)[0 if split == TRAIN else 1]
-        return Text(corpus, labels, documents)
+        return Read(corpus, labels, documents)
 
-    def labelled(self, corpus: Corpus, documents: Any, tokenizer) -> np.ndarray:
+    def units_of(self, corpus: Corpus, documents: Any, tokenizer) -> np.ndarray:
         """int8 [T]: the unit labels of all tokens of these documents."""
         if not self.units:
             return np.zeros(len(corpus.tokens), np.int8)
@@ -114,7 +114,7 @@ class Knowledge(Units):
         return ("mlm", "pair")
 
     def examples(self, split: str, tokenizer, cache: Path | None, batch_size: int = 1) -> UnitPairs | Together:
-        corpus, labels, _ = self.text(split, tokenizer, cache)
+        corpus, labels, _ = self.read(split, tokenizer, cache)
         pairs = UnitPairs(nsp_pairs(corpus, self.max_length, seed=self.pair_seed, short_seq_prob=self.short_seq_prob,
                                     dupe_factor=self.dupe_factor if split == TRAIN else 1, **special(tokenizer)), labels)
         return Together((pairs, self.turns(split, tokenizer, cache))) if self.dialogues else pairs
@@ -123,7 +123,7 @@ class Knowledge(Units):
         """The dialogues' share `held_out` is kept aside, whatever `evaluation` says."""
         read = Turns(Addresses(self.dialogues))
         corpus = Corpus.build(read, tokenizer, cache)
-        labels, roles = self.labelled(corpus, read, tokenizer), read.roles(corpus)
+        labels, roles = self.units_of(corpus, read, tokenizer), read.roles(corpus)
         return dialogues(corpus.split(self.held_out)[0 if split == TRAIN else 1], labels, roles, self.max_length,
                          seed=self.pair_seed, **special(tokenizer))
 
@@ -155,7 +155,7 @@ class Continual(Units):
         return ("mlm", *(task for task in self.tasks if task != "masking"))
 
     def examples(self, split: str, tokenizer, cache: Path | None, batch_size: int = 1) -> Paragraphs:
-        corpus, labels, documents = self.text(split, tokenizer, cache)
+        corpus, labels, documents = self.read(split, tokenizer, cache)
         capitals = capital_labels(corpus, sentences(documents), tokenizer) if "capital" in self.tasks else None
         return paragraphs(corpus, self.max_length, tasks=self.tasks, units=labels, capitals=capitals, segments=self.segments,
                           seed=self.question_seed, **special(tokenizer))
