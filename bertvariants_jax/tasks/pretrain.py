@@ -32,7 +32,7 @@ class Pretrain(Documents):
     mask_rate: the share of tokens to predict. eval_mask_rate: the same in evaluation, 0 is mask_rate.
     longest: words of the longest run that "ngrams" and "windows" mask.
     max_predictions: places to predict in a row at most. 0 is what max_length can need, with "bernoulli" all but once
-    in 10^11 rows; "fairseq" takes no less.
+    in 10^11 rows; "fairseq" takes no less, and the last word of "windows" may exceed it.
     masks: "dynamic" draws new ones each epoch; "static" is as BERT's files are, where a text stands dupe_factor times,
     each time under another mask that stays.
     dupe_factor: passes over each document when pairs are cut. Rows of one segment are made once; static masks of theirs
