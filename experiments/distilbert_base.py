@@ -9,6 +9,14 @@ its README's 5, 2, 1: half soft targets, half masked LM, no cosine.
 
     bertvariants train experiments/distilbert_base.py --tiny --teacher runs/bert_tiny/model --out runs/distilbert_tiny \\
         --task.data 'text:wiki/*.txt.gz' --task.evaluation text:wikitext-2/valid.txt
+
+Cost by count: 340 GFLOP a row of 512 tokens, 121 of them the teacher's. Not run at full length here (90 hours on 8 V100 in
+the paper).
+
+Measured, tiny on 2 CPU cores (600 steps in 3 minutes alone), from one layer of a BERT-tiny of 8,192 pieces that had seen
+16M tokens; on WikiText-2's validation text, masked as in training, per token, before and after: T^2 KL 0.97 to 0.059
+(2.08 for the best answer that is always the same), the teacher's first choice 0.839 to 0.923 (0.197), 1 - cosine 0.120 to
+0.021. Masked-LM loss 7.98 (unigram 8.87: masks fall on rare words) at accuracy 0.103, the teacher's 0.086.
 """
 
 from bertvariants_jax.recipe import Compute, Distil, Optim, Recipe, Settings, model
