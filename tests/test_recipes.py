@@ -1,0 +1,143 @@
+"""Every pre-training recipe's tiny form, smaller still: over eight devices, with accumulation, stopped and resumed."""
+
+import contextlib
+import dataclasses
+import inspect
+import os
+import random
+from pathlib import Path
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+
+import bertvariants_jax as bv
+from bertvariants_jax import recipe as recipes
+from bertvariants_jax.cli import load_recipe
+from bertvariants_jax.models import VARIANTS
+from bertvariants_jax.recipe import Recipe, replace
+from bertvariants_jax.tasks.documents import Documents
+from bertvariants_jax.text import train
+from bertvariants_jax.training import loop
+from bertvariants_jax.training.checkpoints import Checkpoints
+from bertvariants_jax.training.log import read_metrics
+from bertvariants_jax.training.sharding import Mesh
+
+EXPERIMENTS = Path(__file__).parents[1] / "experiments"
+STEPS, ROWS = 4, 16
+
+# what makes a task small, where it has the field
+SMALL = {"max_length": 32, "dupe_factor": 1, "held_out": 0.2, "num_predict": 6, "reuse_len": 16, "perm_size": 8, "mem_len": 12, "max_targets": 5}
+
+
+def tiny_recipes():
+    """file:knobs of every recipe that has a tiny form and pre-trains on documents."""
+    for path in sorted(EXPERIMENTS.glob("*.py")):
+        knobs = inspect.signature(load_recipe(path).recipe).parameters
+        if "tiny" in knobs:
+            made = load_recipe(path).recipe(tiny=True)
+            if isinstance(made.task, Documents):
+                yield path.name
+
+
+RECIPES = list(tiny_recipes())
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with made-up documents, and the caches in it: corpora, and compiled programs, as each run compiles anew."""
+    folder = tmp_path_factory.mktemp("recipes")
+    before = os.environ.get("BERTVARIANTS_CACHE")
+    os.environ["BERTVARIANTS_CACHE"] = str(folder / "cache")
+    options = {"jax_compilation_cache_dir": str(folder / "programs"), "jax_persistent_cache_min_compile_time_secs": 0.1}
+    old = {key: getattr(jax.config, key) for key in options}
+    for key, value in options.items():
+        jax.config.update(key, value)
+    rng = random.Random(0)
+    words = [f"{a}{b}{c}" for a in "btkm" for b in ("a", "ira", "o") for c in ("n", "sel", "", "tum")]
+
+    def sentence():
+        some = [rng.choice(words) for _ in range(rng.randint(3, 12))]
+        return " ".join([some[0].capitalize(), *some[1:]]) + "."
+
+    documents = ("\n".join(sentence() for _ in range(rng.randint(4, 14))) for _ in range(80))
+    (folder / "text.txt").write_text("\n\n".join(documents) + "\n")
+    yield folder
+    for key, value in old.items():
+        jax.config.update(key, value)
+    os.environ.pop("BERTVARIANTS_CACHE")
+    if before is not None:
+        os.environ["BERTVARIANTS_CACHE"] = before
+
+
+def small(name: str, place: Path, **settings) -> Recipe:
+    """A recipe's tiny form at its variant's dummy size, on the made-up text."""
+    build, knobs = load_recipe(EXPERIMENTS / name).recipe, {}
+    if "teacher" in inspect.signature(build).parameters:
+        knobs["teacher"] = str(teacher(place))
+    made = build(tiny=True, **knobs)
+    variant = VARIANTS[made.model.variant]
+    fields = {field.name for field in dataclasses.fields(made.task)}
+    task = replace(made.task, data=(f"text:{place / 'text.txt'}",), evaluation=(),
+                   **{key: value for key, value in SMALL.items() if key in fields})
+    config = variant.dummy
+    if knobs:
+        config = replace(config, dim=16, n_layers=2, n_heads=2, hidden_dim=32)
+    return replace(made, task=task, model=replace(made.model, config=config, vocab_size=400), compute=recipes.Compute(),
+                   settings=replace(made.settings, **{"steps": STEPS, "batch_size": ROWS, "accumulate": 2, "log_every": 1,
+                                                      "eval_every": 0, "save_every": STEPS, "batch_warmup_from": 0,
+                                                      "mesh": Mesh(data=4, fsdp=2), **settings}))
+
+
+def teacher(place: Path) -> Path:
+    """A BERT of four layers with a vocabulary of the made-up text."""
+    folder = place / "teacher"
+    if not folder.exists():
+        tokenizer = train((place / "text.txt").read_text().splitlines(), "wordpiece", 400)
+        bv.save(bv.new("bert-tiny", ("mlm",), tokenizer=tokenizer, num_hidden_layers=4, hidden_size=16, num_attention_heads=2,
+                       intermediate_size=32, max_position_embeddings=40), folder)
+    return folder
+
+
+def run(recipe: Recipe, out: Path, stop_at: int | None = None):
+    """The run; with stop_at as SIGTERM after so many steps would leave it."""
+    @contextlib.contextmanager
+    def signals():
+        yield lambda step: "SIGTERM" if step == stop_at else None
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "stop_signals", signals)
+        return recipes.run(recipe, out)
+
+
+def state(out: Path) -> dict[str, bytes]:
+    """All arrays of the last checkpoint, by file: the parameters, the optimizer's and what else the state holds."""
+    with Checkpoints(out / "checkpoints") as checkpoints:
+        folder = checkpoints.folder / str(checkpoints.latest)
+    restored = [ocp.PyTreeCheckpointer().restore(folder / part) for part in ("params", "rest")]
+    restored[1]["rng"] = jax.random.key_data(restored[1]["rng"])
+    return {jax.tree_util.keystr(path): np.asarray(leaf).tobytes()
+            for path, leaf in jax.tree_util.tree_leaves_with_path(restored)}
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_runs_stops_and_goes_on_bit_for_bit(name, place, tmp_path):
+    recipe = small(name, place)
+    outcome = run(recipe, tmp_path / "whole")
+    assert (outcome.step, outcome.stopped_by) == (STEPS, "steps")
+    losses = [line["loss"] for line in read_metrics(tmp_path / "whole/metrics.jsonl") if "loss" in line]
+    assert len(losses) == STEPS and np.isfinite(losses).all() and np.isfinite(outcome.metrics["eval/loss"])
+    assert run(recipe, tmp_path / "parts", stop_at=2).stopped_by == "SIGTERM"
+    assert run(recipe, tmp_path / "parts").step == STEPS
+    whole, parts = state(tmp_path / "whole"), state(tmp_path / "parts")
+    assert whole.keys() == parts.keys() and not [key for key in whole if whole[key] != parts[key]]
+    saved = bv.load(tmp_path / "whole/model")
+    assert saved.tokenizer is not None and not saved.report.fresh
+    for folder in (path for path in (tmp_path / "whole").iterdir() if (path / "model.safetensors").exists()):
+        assert np.isfinite(bv.load(folder)(**saved.tokenizer(["Ban tum kira."])).last_hidden_state).all()
+
+
+def test_there_is_a_recipe_for_every_paper():
+    made = {load_recipe(EXPERIMENTS / name).recipe(tiny=True).model.variant for name in RECIPES}
+    assert set(VARIANTS) - made <= {"xlm-roberta-xl", "deberta-v2"}    # RoBERTa's and DeBERTa's recipes at other sizes
