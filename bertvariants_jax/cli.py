@@ -140,7 +140,8 @@ def train(arguments: list[str]) -> None:
                dataclasses.field(default=held))
               for f in dataclasses.fields(Recipe) for held in (getattr(recipe, f.name),)]
     command = dataclasses.make_dataclass("Train", [
-        ("out", Path), *((name, kind, dataclasses.field(default=knobs[name])) for name, kind, _ in options),
+        ("out", Path), *((f"of_recipe_{name}", Annotated[kind, tyro.conf.arg(name=name)],      # one may be called "task"
+                          dataclasses.field(default=knobs[name])) for name, kind, _ in options),
         ("seeds", int, dataclasses.field(default=1)), ("distributed", bool, dataclasses.field(default=False)), *fields])
     chosen = tyro.cli(command, args=flags, prog=prog, description=inspect.getdoc(module))
     import jax
