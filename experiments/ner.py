@@ -14,10 +14,11 @@ from bertvariants_jax.recipe import task as named
 
 
 def recipe(task: str = "conll2003", data: str = "", start: str = "google-bert/bert-base-cased",
-           variant: str = "bert-base-cased", tokenizer: str = "") -> Recipe:
+           variant: str = "", tokenizer: str = "") -> Recipe:
     """task: conll2003, conll2000, wnut17, msra. data: folder of its files. start: folder or hub id of weights, "" for
-    fresh ones. variant: whose paper's way of fine-tuning. tokenizer: folder, where start has none."""
-    optim, settings = finetune(variant, "ner")
+    fresh ones of `variant`. variant: whose paper's way of fine-tuning; that of `start` if not given. tokenizer: folder,
+    where start has none."""
+    optim, settings = finetune(variant or start, "ner")
     return Recipe(
         task=named(task, data, max_length=128),
         model=Model(start=start, tokenizer=tokenizer) if start else model(variant, tokenizer),

@@ -14,10 +14,11 @@ from bertvariants_jax.recipe import task as named
 
 
 def recipe(task: str = "race", data: str = "", start: str = "google-bert/bert-base-uncased",
-           variant: str = "bert-base-uncased", tokenizer: str = "") -> Recipe:
+           variant: str = "", tokenizer: str = "") -> Recipe:
     """task: race, swag, dream, cosmosqa, copa. data: folder of its files. start: folder or hub id of weights, "" for
-    fresh ones. variant: whose paper's way of fine-tuning. tokenizer: folder, where start has none."""
-    optim, settings = finetune(variant, task)
+    fresh ones of `variant`. variant: whose paper's way of fine-tuning; that of `start` if not given. tokenizer: folder,
+    where start has none."""
+    optim, settings = finetune(variant or start, task)
     return Recipe(
         task=named(task, data),
         model=Model(start=start, tokenizer=tokenizer) if start else model(variant, tokenizer),
