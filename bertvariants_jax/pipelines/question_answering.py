@@ -47,8 +47,9 @@ class QuestionAnswering(Pipeline):
         self.frame = Frame(self.checkpoint.tokenizer)
 
     def __call__(self, inputs: Mapping[str, str] | Iterable[Mapping[str, str]] | None = None, *,
-                 question: str | list[str] | None = None, context: str | list[str] | None = None) -> Any:
-        """Raises ValueError for other arguments than these, or as many questions as there are not contexts."""
+                 question: str | list[str] | None = None, context: str | list[str] | None = None, **options: Any) -> Any:
+        """options: of the class, for this call. Raises ValueError for other arguments, or as many questions as there
+        are not contexts."""
         if (inputs is None) != (question is not None and context is not None):
             raise ValueError("give question= and context=, or one or several mappings of them")
         if inputs is None and isinstance(question, str) and isinstance(context, str):
@@ -59,7 +60,7 @@ class QuestionAnswering(Pipeline):
             if len(questions) != len(contexts):
                 raise ValueError(f"there are {len(questions)} questions, but {len(contexts)} contexts")
             inputs = [{"question": q, "context": c} for q, c in zip(questions, contexts, strict=True)]
-        return next(self.stream([inputs])) if isinstance(inputs, Mapping) else super().__call__(inputs)
+        return super().__call__(inputs, **options)
 
     def window(self, texts: list[Mapping[str, str]]) -> list[Any]:
         for number, asked in enumerate(texts):
@@ -85,25 +86,19 @@ class QuestionAnswering(Pipeline):
                 places.append((number, start, size, column))
         lengths = np.array([len(row["input_ids"]) for row in rows])
         whole = pad(rows, pad_token_id=tokenizer.pad_token_id, side=tokenizer.padding_side)
-        order, outputs = np.argsort(-lengths, kind="stable"), [None] * len(rows)
-        for first in range(0, len(rows), self.batch_size):
-            picked = order[first : first + self.batch_size]
-            batch = self.cut(whole, picked, int(lengths[picked].max()))
-            width = batch["input_ids"].shape[1]
-            out = jax.device_get(self.run(self.checkpoint.params, batch))
-            for place, row in enumerate(picked):
-                padding = width - lengths[row] if frame.context_first else 0
-                outputs[row] = {key: value[place] for key, value in out.items()}, padding
+        outputs: list[Any] = [None] * len(rows)
+        for row, out, begin in self.outputs(whole, lengths):
+            outputs[row] = out, begin
         answers: list[dict[str, dict]] = [{} for _ in texts]
         nothing = np.full(len(texts), np.inf)
-        for (number, start, size, column), (out, padding) in zip(places, outputs, strict=True):
+        for (number, start, size, column), (out, begin) in zip(places, outputs, strict=True):
             nothing[number] = min(nothing[number], out["null"])
-            spans = np.stack([out["starts"], out["ends"]], axis=1) - padding - column
+            spans = np.stack([out["starts"], out["ends"]], axis=1) - begin - column
             inside = (spans >= 0).all(1) & (spans < size).all(1)
             pieces = contexts[which[number]]
             words, offsets = pieces.word_ids[start : start + size], pieces.offsets[start : start + size]
-            for (begin, end), score in zip(spans[inside].tolist(), out["scores"][inside].tolist(), strict=True):
-                first, last = self.characters(words, offsets, begin, end)
+            for (first, last), score in zip(spans[inside].tolist(), out["scores"][inside].tolist(), strict=True):
+                first, last = self.characters(words, offsets, first, last)
                 text = texts[number]["context"][first:last]
                 same = answers[number].setdefault(text.lower(), {"score": 0.0, "start": first, "end": last, "answer": text})
                 same["score"] += score
