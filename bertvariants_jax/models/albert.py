@@ -133,7 +133,7 @@ HEADS = {
     "span": classifier("qa_outputs", lambda cfg: 2, pooled=False, dropout=False),
     "tag": classifier("classifier", lambda cfg: cfg.num_labels, pooled=False),
     "choice": classifier("classifier", lambda cfg: 1, pooled=True),
-    "beam": beam(lambda cfg, compute: BeamSpan(                     # v2's for SQuAD 2.0; HF has it not
+    "beam": beam(lambda cfg, compute: BeamSpan(                     # the original's for SQuAD 2.0; HF has it not
         cfg, cfg.hidden_size, eps=cfg.layer_norm_eps, dropout_rate=cfg.hidden_dropout_prob, compute=compute)),
 }
 

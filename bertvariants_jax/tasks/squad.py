@@ -74,7 +74,7 @@ class Squad(Task):
       `answers` {"text", "answer_start"} ("tfds:squad/v1.1:train", "jsonl:FILE").
     version: "2.0" has questions without answer, and the scores and files of its script. scorer: "official" for the
       version, or "cmrc" (Chinese text has no blanks between words).
-    head: "span" scores starts and ends; "beam" (XLNet, ALBERT v2, ELECTRA) ends given their starts, and a class for
+    head: "span" scores starts and ends; "beam" (XLNet, ALBERT, ELECTRA) ends given their starts, and a class for
       questions without answer. A window without the answer counts as a question without answer (in ELECTRA's code its
       places do, but its class does not).
     max_length: tokens of a row; a longer context is read in windows that begin `stride` tokens after each other.

@@ -1,0 +1,41 @@
+"""Extractive question answering on SQuAD 1.1 and 2.0 (arXiv:1606.05250, 1806.03822), each variant as its paper does it.
+
+    bertvariants train experiments/squad.py --out runs/squad
+    bertvariants train experiments/squad.py --task squad2 --data squad --start google/electra-small-discriminator --out runs/squad2
+    bertvariants evaluate runs/squad2/model --task runs/squad2 --output answers
+    bertvariants evaluate --predictions answers/predictions.json --task squad2 --data squad
+    bertvariants predict runs/squad2/model --input questions.jsonl       {"question": ..., "context": ...} a line
+
+Data comes from TFDS, or with --data from a folder of the original train and dev JSON files (gz too). Other files of that
+form: --task.data FILE --task.evaluation FILE. XLNet, ELECTRA and, on 2.0, ALBERT have a head of their own, which
+scores ends given their starts, and whether there is an answer at all.
+"""
+
+from bertvariants_jax.recipe import Compute, Model, Recipe, finetune, known, model, replace
+from bertvariants_jax.recipe import task as named
+
+# what a paper's code does otherwise than BERT's: windows of 384 tokens, answers of 30, the head "span"
+OWN = {
+    "xlnet": {"head": "beam", "max_length": 512, "max_answer": 64, "n_best": 5},
+    "electra": {"head": "beam", "max_length": 512, "null_threshold": -2.75},
+    "albert/squad2": {"head": "beam"},
+    "roberta": {"max_length": 512}, "spanbert": {"max_length": 512}, "deberta": {"max_length": 512},
+    "deberta-v2": {"max_length": 512}, "deberta-v3": {"max_length": 512}, "modernbert": {"max_length": 512},
+}
+
+
+def recipe(task: str = "squad", data: str = "", start: str = "google-bert/bert-base-uncased", variant: str = "",
+           tokenizer: str = "") -> Recipe:
+    """task: squad, squad2, cmrc2018. data: folder of its JSON files. start: folder or hub id of weights, "" for fresh
+    ones of `variant`. variant: whose paper's way of fine-tuning; that of `start` if not given. tokenizer: folder, where
+    start has none."""
+    paper = variant or start
+    optim, settings = finetune(paper, "squad" if task == "cmrc2018" else task)
+    name = known(paper)[0].name
+    return Recipe(
+        task=named(task, data, **OWN.get(name, {}), **OWN.get(f"{name}/{task}", {})),
+        model=Model(start=start, tokenizer=tokenizer) if start else model(variant, tokenizer),
+        optim=optim,
+        settings=replace(settings, log_every=50),
+        compute=Compute(unroll=0),
+    )
