@@ -5,7 +5,7 @@ import functools
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import numpy as np
@@ -32,6 +32,7 @@ class Pipeline:
     others: dict[tuple, "Pipeline"] = field(default_factory=dict, init=False, repr=False)
 
     head = ""
+    compiled: ClassVar[tuple[str, ...] | None] = None      # options that forward depends on; None: maybe on all
 
     def __post_init__(self):
         if self.head and self.head not in self.checkpoint.heads:
@@ -64,7 +65,9 @@ class Pipeline:
         options = {name: tuple(value) if isinstance(value, list) else value for name, value in options.items()}
         key = tuple(sorted(options.items(), key=lambda item: item[0]))
         if key not in self.others:
-            self.others[key] = replace(self, **options)
+            other = self.others[key] = replace(self, **options)
+            if self.compiled is not None and not set(options) & set(self.compiled):
+                other.run, other.shapes = self.run, self.shapes
         return self.others[key]
 
     @property

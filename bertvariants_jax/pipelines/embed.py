@@ -20,6 +20,8 @@ class Embed(Pipeline):
     pooling: str | None = None
     normalize: bool | None = None
 
+    compiled = ("pooling", "normalize")
+
     def __post_init__(self):
         super().__post_init__()
         said = self.checkpoint.pooling or Pooling()

@@ -25,6 +25,7 @@ class FillMask(Pipeline):
     targets: Sequence[str] | str | None = None
 
     head = "mlm"
+    compiled = ("top_k", "targets")
 
     def __post_init__(self):
         super().__post_init__()

@@ -24,10 +24,11 @@ class MultipleChoice(Pipeline):
     question_length: int = 128
 
     head = "choice"
+    compiled = ()
 
     def __post_init__(self):
         super().__post_init__()
-        if not 0 < self.question_length:
+        if self.question_length < 1:
             raise ValueError(f"question_length must be at least 1, got {self.question_length}")
 
     def __call__(self, inputs: Mapping[str, Any] | Iterable[Mapping[str, Any]] | None = None, *,

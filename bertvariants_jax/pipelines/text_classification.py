@@ -24,6 +24,7 @@ class TextClassification(Pipeline):
     function_to_apply: str | None = None
 
     head = "classify"
+    compiled = ("function_to_apply",)
 
     def __post_init__(self):
         super().__post_init__()

@@ -32,6 +32,7 @@ class TokenClassification(Pipeline):
     stride: int | None = None
 
     head = "tag"
+    compiled = ()
 
     def __post_init__(self):
         super().__post_init__()
