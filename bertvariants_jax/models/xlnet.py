@@ -142,7 +142,7 @@ class RelativeAttention(nn.Module):
         q, k, v, r = project("query", x), project("key", seen), project("value", seen), project("position", r)
         r_w, r_r, r_s = biases or [parameter(name, *heads) for name in BIASES]               # N H
         segment = parameter("seg_embed", 2, *heads)
-        r = jnp.broadcast_to(r, (len(q), *r.shape[1:])).swapaxes(1, 2)                       # B N K+L H
+        r = jnp.broadcast_to(r, (q.shape[0], *r.shape[1:])).swapaxes(1, 2)                       # B N K+L H
         position = einsum("bnqh,bnrh->bnqr", (q + r_r).swapaxes(1, 2), r)   # heads first: XLA:CPU is twice as fast so
         scores = shift(position, k.shape[1], targets)                                        # B N Q K
         if differs is not None:
