@@ -7,7 +7,7 @@ import inspect
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -258,19 +258,34 @@ def predict(folder: Annotated[str, tyro.conf.Positional], texts: Annotated[tuple
 
 
 def convert(source: Annotated[str, tyro.conf.Positional], dest: Annotated[Path, tyro.conf.Positional],
-            revision: str = "", check: bool = False) -> None:
+            revision: str = "", check: bool = False, to: Literal["folder", "stablehlo"] = "folder",
+            length: int = 128) -> None:
     """Load a folder or hub id of any kind that we read and save it as today's HF folder; says what was used.
 
     Example: bertvariants convert google-bert/bert-base-uncased bert/ --check
 
     Args:
-        check: compare the hidden states with `transformers`, which must be installed.
+        check: compare the hidden states with `transformers`, which must be installed; of a program, all its outputs with
+            the checkpoint's.
+        to: "stablehlo" writes a program for CPU, GPU and TPU that runs without this package (its README.md says how).
+        length: tokens of a row of that program; the number of rows is free.
     """
     prepare_jax()
     from bertvariants_jax.hf.checkpoint import load, save
 
     checkpoint = load(source, revision=revision or None)
     print(checkpoint.report)
+    if to == "stablehlo":
+        from bertvariants_jax.export import difference as program_difference
+        from bertvariants_jax.export import to_stablehlo
+
+        print(f"saved {to_stablehlo(checkpoint, dest, length)}")
+        worst = program_difference(checkpoint, dest) if check else 0.0
+        if check:
+            print(f"largest difference of the program: {worst:.1e}")
+        if worst > 1e-4:
+            raise Failure(f"{dest} differs from {source} by {worst:.1e}")
+        return
     save(checkpoint, dest)
     print(f"saved {dest}")
     if check:

@@ -22,7 +22,8 @@ ARROWS = {
     "hf": {"models", "names", "text", "layers"},
     "pipelines": {"tasks", "hf", "data"},
     "recipe": {"hf", "models", "tasks", "training", "data", "text", "objectives", "layers"},
-    "cli": {"recipe", "pipelines", "hf", "models", "training", "tasks", "data", "text", "names"},
+    "cli": {"recipe", "pipelines", "hf", "models", "training", "tasks", "data", "text", "names", "export"},
+    "export": {"hf", "names"},
     "__main__": {"cli"},
     "__init__": {"hf", "models", "pipelines"},
 }
