@@ -66,7 +66,7 @@ def inputs_of(checkpoint: Checkpoint, batch: Any, length: int) -> dict[str, jax.
 
 def check_length(checkpoint: Checkpoint, length: int) -> None:
     longest = checkpoint.network.variant.longest(checkpoint.config)
-    if length < 1 or longest and length > longest:
+    if length < 1 or (longest and length > longest):
         raise ValueError(f"length must lie between 1 and the model's {longest or 'any'} positions, got {length}")
 
 
