@@ -230,15 +230,19 @@ def evaluate(folder: Annotated[str, tyro.conf.Positional] = "", task: str = tyro
 
 
 def predict(folder: Annotated[str, tyro.conf.Positional], texts: Annotated[tuple[str, ...], tyro.conf.Positional] = (),
-            task: str = "", input: Path | None = None, output: Path | None = None, batch_size: int = 32) -> None:
+            task: str = "", input: Path | None = None, output: Path | None = None, batch_size: int = 32,
+            options: str = "{}") -> None:
     """A pipeline over texts, or over the lines of a file; one JSON line each.
 
     Example: bertvariants predict runs/sst2/model "a charming journey" "bleak and desperate"
 
     Args:
         folder: model folder or hub id.
-        task: pipeline (fill-mask, text-classification, replaced-tokens, embed); without it, by the model's heads.
-        input: file of one text a line. output: where to write; standard output without it.
+        task: pipeline (fill-mask, text-classification, token-classification, question-answering, multiple-choice,
+            replaced-tokens, embed); without it, by the model's heads.
+        input: file of one text a line, or for .jsonl one JSON value a line, such as {"question": ..., "context": ...} or
+            {"context": ..., "choices": [...]}. output: where to write; standard output without it.
+        options: of the pipeline, as JSON: '{"aggregation_strategy": "simple"}'.
     """
     if bool(texts) == (input is not None):
         raise ValueError("give texts, or --input FILE, and not both")
@@ -248,13 +252,25 @@ def predict(folder: Annotated[str, tyro.conf.Positional], texts: Annotated[tuple
 
     checkpoint = load(folder)
     run = pipeline(task or task_of(checkpoint), checkpoint, batch_size=batch_size)
+    run = run.having(json_of(options, "--options")) if options != "{}" else run
     with contextlib.ExitStack() as files:
         lines = texts
         if input is not None:
             lines = (line.rstrip("\n") for line in files.enter_context(open(input, encoding="utf-8")))
+            if input.suffix == ".jsonl":
+                lines = (json_of(line, f"{input}, line {number}") for number, line in enumerate(lines, 1) if line.strip())
         sink = sys.stdout if output is None else files.enter_context(open(output, "w", encoding="utf-8"))
         for result in run(line for line in lines):
             sink.write(json.dumps(result, ensure_ascii=False, default=lambda x: x.tolist()) + "\n")
+    if input is not None:
+        print(f"{len(run.shapes)} programs were compiled, of at most {run.most_shapes}", file=sys.stderr)
+
+
+def json_of(text: str, where: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{where}: not a whole JSON value ({error.msg}, column {error.colno})") from None
 
 
 def convert(source: Annotated[str, tyro.conf.Positional], dest: Annotated[Path, tyro.conf.Positional],
