@@ -279,3 +279,24 @@ def test_the_other_pipelines_are_those_of_transformers(saved):
     peer = transformers.pipeline("feature-extraction", str(saved / "tag"), device="cpu")
     vectors = bv.pipeline("feature-extraction", saved / "tag", pooling="none")("the cat sat")
     np.testing.assert_allclose(vectors, np.array(peer("the cat sat"))[0], atol=2e-5)
+
+
+def test_the_command(small, tmp_path, capsys):
+    import json
+
+    from bertvariants_jax.cli import main
+
+    bv.save(small.with_heads("tag"), tmp_path / "tag")
+    assert main(["predict", str(tmp_path / "tag"), "the cats", "--options", '{"aggregation_strategy": "first"}']) == 0
+    [line] = capsys.readouterr().out.splitlines()
+    assert all({"entity_group", "start", "end"} <= set(span) for span in json.loads(line))
+    bv.save(small.with_heads("choice"), tmp_path / "choice")
+    (tmp_path / "in.jsonl").write_text('{"context": "the cat", "choices": ["sat", "was"]}\n\n')
+    assert main(["predict", str(tmp_path / "choice"), "--input", str(tmp_path / "in.jsonl")]) == 0
+    said = capsys.readouterr()
+    assert json.loads(said.out)["label"] in ("sat", "was") and "1 programs were compiled, of at most 9" in said.err
+    (tmp_path / "in.jsonl").write_text('{"context": "the cat"')
+    assert main(["predict", str(tmp_path / "choice"), "--input", str(tmp_path / "in.jsonl")]) == 1
+    assert "in.jsonl, line 1: not a whole JSON value" in capsys.readouterr().err
+    assert main(["predict", str(tmp_path / "tag"), "x", "--options", '{"strategy": 1}']) == 1
+    assert "TokenClassification has no option 'strategy'" in capsys.readouterr().err
