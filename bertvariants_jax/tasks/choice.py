@@ -114,6 +114,7 @@ class Choice(Task):
     def write(self, examples: "Questions", outputs: Mapping[str, np.ndarray], folder: Path) -> list[Path]:
         """predictions.jsonl: {"id", "label"} a question, the label an option's number from 0 (RACE: its letter; COPA:
         {"idx", "label"}, as SuperGLUE's leaderboard wants it)."""
+        Path(folder).mkdir(parents=True, exist_ok=True)
         path, chosen = Path(folder) / "predictions.jsonl", np.asarray(outputs["logits"]).argmax(-1)
         with path.open("w", encoding="utf-8") as file:
             for question, best in zip(examples.questions, chosen.tolist(), strict=True):

@@ -193,6 +193,7 @@ class Tagging(Task):
             words = [plain(word) for word in sentence.words]
             columns = [words, sentence.tags, said] if sentence.tags is not None else [words, said]
             lines += [" ".join(cells) for cells in zip(*columns, strict=True)] + [""]
+        Path(folder).mkdir(parents=True, exist_ok=True)
         path = Path(folder) / "predictions.conll"
         path.write_text("\n".join(lines) + "\n", encoding="utf-8")
         return [path]
