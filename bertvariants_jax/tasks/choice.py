@@ -274,7 +274,7 @@ def _cosmosqa(rows: Sequence[Mapping], address: str) -> Iterator[Question]:
 
 def cosmosqa_tfds(split: str) -> Iterator[Question]:
     address = f"tfds:cosmos_qa:{_known(split)}"
-    yield from _cosmosqa(open_source(address), address)
+    yield from _cosmosqa([{**row, "label": None} if split == TEST else row for row in open_source(address)], address)
 
 
 def copa(folder: Path, split: str) -> Iterator[Question]:
