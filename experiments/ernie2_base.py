@@ -12,6 +12,11 @@ known; 100,000 steps here.
 
     bertvariants train experiments/ernie2_base.py --tiny --out runs/ernie2_tiny \\
         --task.data 'text:wiki/*.txt.gz' --task.evaluation text:wikitext-2/valid.txt
+
+Measured on 2 shared CPU cores in 4 minutes (1,000 steps, all tasks at once), on WikiText-2's validation text: masked
+accuracy 0.129 at loss 6.24 (its commonest token makes 0.076; training loss 7.51 at step 50), capitals 0.850 at loss 0.332
+(the commoner answer 0.844, their entropy 0.433), relation 0.913 at 0.259 (0.913, 0.296), reordering 0.740 at 0.458 (best
+guess from the number of segments 0.747), distance 0.347 (one of three): the questions about whole rows take longer.
 """
 
 from bertvariants_jax.recipe import Compute, Continual, Model, Optim, Recipe, Settings, model

@@ -11,6 +11,10 @@ The code's numbers: Adam with decoupled decay 0.01, 1e-4, 5,000 of 1M steps of w
 card (16 rows of 512, here on 16 cards). How long each stage lasted is not known; a third of the steps here.
 
     bertvariants train experiments/ernie_base_zh.py --tiny --out runs/ernie_tiny --task.data 'text:wiki/*.txt.gz'
+
+Measured on 2 shared CPU cores in 4 minutes, stage basic on 2M tokens of Chinese Wikipedia, on the 2% of its documents kept
+aside: masked accuracy 0.132 at loss 6.46 (its commonest token makes 0.042; 0.123 at 6.64 after 400 of 1,200 steps), true
+pairs told from random ones 0.658 (the commoner kind 0.623); on the training text 0.133 and 0.699.
 """
 
 from bertvariants_jax.recipe import Compute, Knowledge, Model, Optim, Recipe, Settings, model
