@@ -19,8 +19,8 @@ A few minutes on two CPU cores:
         --task.data 'text:wiki/*.txt.gz' --task.evaluation text:wikitext-2/valid.txt
 
 Measured on 4M tokens of Wikipedia's featured articles, evaluated on WikiText-2's validation text: the generator goes from 0.030
-to 0.188 masked accuracy (its commonest piece makes 0.072), at loss 5.82; detection is at its majority still, 0.886, with an
-area under the curve of 0.56: a discriminator begins to find such words only after many more steps.
+to 0.188 masked accuracy (its commonest piece makes 0.072), at loss 5.82; detection has not left its
+majority, 0.886, with an area under the curve of 0.560 and no word found.
 """
 
 from bertvariants_jax.recipe import Compute, Detect, Optim, Recipe, Settings, model, replace
