@@ -8,7 +8,13 @@ base network takes the batch of 2,048 that the released code's README gives; --s
 the paper's 8,192, for which it needed 5.5 days on 512 TPU v3 chips and 33B pieces of text. Not run at full length here.
 
     bertvariants train experiments/xlnet_base.py --tiny --out runs/xlnet_tiny \\
-        --task.data 'text:wiki/*.txt.gz' --task.evaluation text:wikitext-2/valid.txt
+        --task.data 'text:wiki/*.txt.gz'
+
+Cost of tiny by count: 14 TFLOP. Measured on 2 busy CPU cores (15k tokens/s, 200 seconds behind a vocabulary that was
+there already; to train one takes one or two minutes) on 3.6M words of Wikipedia's featured articles, of which 2% of the
+documents are kept aside: accuracy on the targets 0.025 at loss 7.54 over the first 50 steps, 0.060 at 6.26 at step 100,
+which is the level of their unigrams, 0.182 at 5.30 at step 500 and 0.237 at 4.78 at the end. On the documents kept aside,
+which are read without memory, 0.220 at 4.96; their commonest piece makes 0.060, their unigram entropy is 6.06.
 """
 
 from bertvariants_jax.recipe import Compute, Optim, Permute, Recipe, Settings, model, replace
