@@ -16,6 +16,10 @@ A few minutes on two CPU cores:
 
     bertvariants train experiments/modernbert_base.py --tiny --out runs/modernbert_tiny \\
         --task.data 'text:wiki/*.txt.gz' --task.evaluation text:wikitext-2/valid.txt
+
+Measured on Wikipedia's featured articles, evaluated on WikiText-2's validation text: masked accuracy 0.031 at step 50 (loss
+7.74), 0.268 at 1400 (4.54) in training at 30%; 0.218 (5.04) in evaluation at 15%, where the commonest piece makes 0.039 and
+its frequencies a loss of 7.28.
 """
 
 from bertvariants_jax.recipe import Compute, Model, Optim, Pretrain, Recipe, Settings, model
