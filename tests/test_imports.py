@@ -28,8 +28,8 @@ ARROWS = {
     "__init__": {"hf", "models", "pipelines"},
 }
 HEAVY = ("tensorflow", "torch", "transformers")
-WITHOUT_JAX = ("text", "names", "data.batch", "data.conll", "data.corrupt", "data.corpus", "data.source", "data.pipeline", "data.pack",
-               "tasks.metrics", "tasks.entities", "hf.tensors", "hf.torch_file", "hf.tf_bundle", "hf.hub")
+WITHOUT_JAX = ("text", "names", *(f"data.{path.stem}" for path in sorted((PACKAGE / "data").glob("[!_]*.py"))),
+               "tasks.metrics", "tasks.entities", "tasks.squad_score", "hf.tensors", "hf.torch_file", "hf.tf_bundle", "hf.hub")
 
 
 def room(module: str) -> str:
