@@ -410,13 +410,16 @@ def given_starts(row: Mapping[str, Any]) -> list[int | None]:
 
 
 def placed(text: str, start: int | None, context: str) -> Answer:
-    """The answer where it stands in the context nearest to `start`, the first time without that."""
+    """The answer where it stands in the context nearest to `start`, the first time without that; if need be
+    in another case."""
     start = start or 0
     if text and start >= 0 and context[start : start + len(text)] == text:
         return Answer(text, start, start + len(text))
     words = r"\s+".join(map(re.escape, text.split()))
-    found = [match.span() for match in re.finditer(words, context, re.IGNORECASE)] if words else []
-    return Answer(text, *min(found, key=lambda span: abs(span[0] - start), default=(-1, -1)))
+    for flags in (0, re.IGNORECASE) if words else ():
+        if found := [match.span() for match in re.finditer(words, context, flags)]:
+            return Answer(text, *min(found, key=lambda span: abs(span[0] - start)))
+    return Answer(text, -1, -1)
 
 
 def member(holder: Any, key: str, where: str, kind: type | None = None) -> Any:
