@@ -7,6 +7,10 @@
 
 --data is the folder of the task's own files (CoNLL-2003 also comes from TFDS). Any other file of words and tags:
 --task.data conll:FILE (or conll:FILE#COLUMN), --task.evaluation conll:FILE, --task.types of its entities.
+
+Measured on WNUT 2017 with all-MiniLM-L6-v2 (6 layers, 384, uncased), 2 busy CPU cores, float32: entity F1 0.422 on the
+1,009 sentences of dev (precision 0.526, recall 0.353) after 198 steps in 6 minutes, --epochs 1.5 --optim.rate 4e-4
+--task.max-length 40 --variant bert-base-uncased. Each word's most frequent tag in train: 0.148; no entity at all: 0.
 """
 
 from bertvariants_jax.recipe import Compute, Model, Recipe, finetune, model, replace
