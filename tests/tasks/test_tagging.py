@@ -154,7 +154,7 @@ def test_an_order_of_the_model_is_taken(folder):
     other = ("O", *(f"{p}-{t}" for t in ("MISC", "PER", "ORG", "LOC") for p in "BI"))
     assert task.fitted(other, None).labels() == other
     assert task.fitted(("LABEL_0", "LABEL_1"), None) is task
-    bioes = tuple(f"{p}-{t}" for t in ("MISC", "PER", "ORG", "LOC") for p in "SEIB") + ("O",)
+    bioes = (*(f"{p}-{t}" for t in ("MISC", "PER", "ORG", "LOC") for p in "SEIB"), "O")
     assert task.fitted(bioes, None).sentences("train")[0].tags[0] == "S-ORG"
 
 
