@@ -24,11 +24,11 @@ def recipe(size: str = "albert-base-v2", tiny: bool = False, tokenizer: str = ""
     """
     if tiny:
         return Recipe(
-            task=Pretrain(max_length=32, pairs="sop", masking="ngrams", dupe_factor=2),
+            task=Pretrain(max_length=64, pairs="sop", masking="ngrams", dupe_factor=2),
             model=model(size, tokenizer, num_hidden_layers=2, hidden_size=128, num_attention_heads=4,
                         intermediate_size=512, embedding_size=128, vocab_size=4096, initializer_range=0.06),
             optim=Optim("lamb", rate=1e-2, schedule="bert", warmup=0.05, b2=0.98),
-            settings=Settings(steps=2000, batch_size=64, log_every=50, eval_every=1000, save_every=1000),
+            settings=Settings(steps=1500, batch_size=64, log_every=50, eval_every=1000, save_every=1000),
             compute=Compute(unroll=0),
         )
     return Recipe(

@@ -11,10 +11,15 @@ the first phase, 900,000 steps at length 128; the second goes on at length 512 f
 Whole-word masking, with which the later "wwm" checkpoints were made, is --task.masking words. Cost by count: 17.9 TFLOP
 a step at length 128, so 16 ZFLOP for the first phase; 4 days on 16 TPU v2 chips in the paper. Not run at full length here.
 
-A few minutes on two CPU cores:
+Some minutes on two CPU cores:
 
     bertvariants train experiments/bert_base.py --tiny --out runs/bert_tiny \\
         --task.data 'text:wiki/*.txt.gz' --task.evaluation text:wikitext-2/valid.txt
+
+Measured (25k tokens/s, 11 minutes) on 7M words of Wikipedia's featured articles and seven novels, evaluated on WikiText-2's
+validation text: masked accuracy 0.135 at loss 6.26 (its commonest piece makes 0.085; at step 1000 it is 0.119 at 6.44),
+next-sentence accuracy 0.644 (majority 0.513); on the training text 0.140 and 0.762. With --task.max-length 32 and a
+vocabulary of 4,096 it takes 4 minutes, but of such short pairs 85% are random ones, and that is all it learns of them.
 """
 
 from bertvariants_jax.recipe import Compute, Optim, Pretrain, Recipe, Settings, model
@@ -26,11 +31,10 @@ def recipe(phase: int = 1, tiny: bool = False, tokenizer: str = "") -> Recipe:
     """
     if tiny:
         return Recipe(
-            task=Pretrain(max_length=32, dupe_factor=2),
-            model=model("bert-tiny", tokenizer, vocab_size=4096, num_attention_heads=4, initializer_range=0.06,
-                        hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0),
-            optim=Optim("adamw", rate=4e-3, schedule="shifted", warmup=0.05, b2=0.98),
-            settings=Settings(steps=2000, batch_size=64, log_every=50, eval_every=1000, save_every=1000),
+            task=Pretrain(max_length=128, max_predictions=20, dupe_factor=2),
+            model=model("bert-tiny", tokenizer, **({} if tokenizer else {"vocab_size": 8192})),
+            optim=Optim("adamw", rate=1e-3, schedule="shifted", warmup=0.05),
+            settings=Settings(steps=4000, batch_size=32, log_every=50, eval_every=1000, save_every=500),
             compute=Compute(unroll=0),
         )
     length, steps = {1: (128, 900_000), 2: (512, 100_000)}[phase]
