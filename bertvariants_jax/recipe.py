@@ -18,6 +18,7 @@ import numpy as np
 import tyro
 
 from bertvariants_jax.data.batch import check
+from bertvariants_jax.data.pack import Packed
 from bertvariants_jax.data.pipeline import Pipeline, pipeline
 from bertvariants_jax.hf.checkpoint import Checkpoint, Pooling, Report, load, read_config, save
 from bertvariants_jax.layers.dense import Compute
@@ -48,7 +49,7 @@ from bertvariants_jax.training import loop
 from bertvariants_jax.training.flops import count_flops
 from bertvariants_jax.training.loop import Outcome, Settings
 from bertvariants_jax.training.optimizer import Optim
-from bertvariants_jax.training.sharding import Mesh
+from bertvariants_jax.training.sharding import Mesh, batch_parts
 
 __all__ = [
     "Choice", "Classify", "Compute", "Continual", "Detect", "Distil", "DistilClassify", "DistilSquad", "Knowledge",
@@ -176,13 +177,15 @@ def run(recipe: Recipe, out: str | Path) -> Outcome:
     task, objective, network = work.task, work.objective, work.network
     if task.best and not settings.keep_best:
         settings = replace(settings, keep_best=task.best)
+    settings = replace(settings, batch_size=work.train.maker.batch_size * settings.batch_size // settings.data_rows)
     if settings.epochs:
         whole = math.ceil(settings.epochs * len(work.train.maker.examples) / settings.batch_size)
         settings = replace(settings, steps=min(settings.steps or whole, whole))
 
     def batches(split: str) -> tuple[Any, Pipeline]:
-        examples = task.examples(split, work.tokenizer, cache_folder() / "corpora", settings.batch_size)
-        return examples, pipeline(examples, batch_size=settings.batch_size, shuffle=False, epochs=1,
+        batch_size = recipe.settings.batch_size
+        examples = task.examples(split, work.tokenizer, cache_folder() / "corpora", batch_size)
+        return examples, pipeline(examples, batch_size=batch_size, shuffle=False, epochs=1,
                                   corrupt=task.corrupt(examples, work.tokenizer, settings.seed),
                                   process_index=jax.process_index(), process_count=jax.process_count())
 
@@ -207,8 +210,6 @@ def run(recipe: Recipe, out: str | Path) -> Outcome:
     whole = settings.batch_size / settings.data_rows * jax.process_count()
     outcome = loop.train(objective, work.train, settings, recipe.optim, out, evaluate=measure, export=export,
                          params=work.params, config=recipe.as_json(), flops_per_step=3.0 * forward * whole)
-
-
     if task.best and held and outcome.stopped_by in ("steps", "data") and jax.process_index() == 0:
         found = {key.removeprefix("best/"): value for key, value in outcome.metrics.items() if key.startswith("best/")}
         keep_scores(out, {"step": found.pop("step"), "metrics": found, "baseline": task.baseline(held[0][0]),
@@ -314,12 +315,25 @@ def prepare(recipe: Recipe, out: Path) -> Work:
             raise ValueError(f"the {name} {task.companions()[name]} has another vocabulary than the model")
     objective = task.objective(network, **companions)
     examples = task.examples(TRAIN, tokenizer, cache_folder() / "corpora", settings.batch_size)
-    data = pipeline(examples, batch_size=settings.data_rows, seed=settings.seed, shuffle=task.shuffle,
+    rows = settings.data_rows
+    if isinstance(examples, Packed):
+        rows = packed_rows(examples, settings)
+        if not rows or not network.variant.packs:
+            examples, rows = examples.examples, settings.data_rows
+    data = pipeline(examples, batch_size=rows, seed=settings.seed, shuffle=task.shuffle,
                     corrupt=task.corrupt(examples, tokenizer, settings.seed), workers=recipe.workers,
                     process_index=jax.process_index(), process_count=jax.process_count())
     check(data.batch(0), network.config.vocab_size, getattr(network.config, "type_vocab_size", None) or None, longest)
     params = task.initial(network, checkpoint and jax.device_get(checkpoint.params), **companions)
     return Work(task, params, network, tokenizer, objective, data)
+
+
+def packed_rows(examples: Packed, settings: Settings) -> int:
+    """How many packed rows hold about batch_size examples, 0 where they are fewer than the devices' and micro-batches'."""
+    devices = batch_parts(loop.make_mesh(settings.mesh)) if settings.parallel == "mesh" else jax.device_count()
+    parts = devices * settings.accumulate
+    wanted = settings.batch_size * len(examples) / len(examples.examples)
+    return 0 if settings.batch_warmup_from else round(wanted / parts) * parts
 
 
 def pieces(tokenizer: Tokenizer) -> list[str | None]:

@@ -213,7 +213,14 @@ class Network:
         return self.modules[head].apply({"params": params[head]}, encoded, **inputs, deterministic=rng is None, rngs=rngs)
 
     def scores(self, params, head: str, batch: Mapping[str, jax.Array], rng=None) -> jax.Array:
-        """Batch -> the head's output; for "choice" the batch is [B, C, L] and the scores [B, C]."""
+        """Batch -> the head's output; for "choice" the batch is [B, C, L] and the scores [B, C]. With
+        `sequence_positions` [B, S] rows are packed, and the output is that of each sequence, [B, S, ...]."""
+        if "sequence_positions" in batch:
+            rows, sequences = batch["sequence_positions"].shape
+            encoded = self.encode(params, batch, rng, pool=False)
+            hidden, mask = unpacked(encoded.last_hidden_state, batch["attention_mask"], batch["sequence_positions"])
+            out = self.logits(params, head, self.encoded(params, hidden, mask, rng), rng)
+            return out.reshape(rows, sequences, *out.shape[1:])
         if head != "choice":
             return self.logits(params, head, self.encode(params, batch, rng), rng, batch)
         rows, choices, _ = batch["input_ids"].shape
@@ -251,6 +258,18 @@ class Network:
             rows = variant.heads[name].names(self.config)
             tables[name] = under(prefix, "", rows) if name == "pooler" else rows
         return tables
+
+
+def unpacked(hidden: jax.Array, attention_mask: jax.Array, positions: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Packed rows [B, L, D] with a mask of 1, 2, ... -> hidden states [B S, L, D] and mask [B S, L] of their sequences,
+    which begin at `positions` int32 [B, S], each moved to the beginning of a row of its own."""
+    rows, length, width = hidden.shape
+    places = positions[..., None] + jnp.arange(length)                                       # B S L
+    inside = jnp.minimum(places, length - 1).reshape(rows, -1)
+    numbers = jnp.take_along_axis(attention_mask, inside, axis=1).reshape(places.shape)
+    mask = (numbers == jnp.arange(1, positions.shape[1] + 1)[:, None]) & (places < length)
+    moved = jnp.take_along_axis(hidden, inside[..., None], axis=1)
+    return moved.reshape(-1, length, width), mask.reshape(-1, length).astype(attention_mask.dtype)
 
 
 def grid(columns: str, rows: Mapping[str, tuple]) -> dict[str, dict[str, Any]]:

@@ -109,7 +109,7 @@ def classification(student, teacher, *, temperature: float = 2.0, alpha_ce: floa
         return {name: count for name in scales}
 
     def loss(params, batch, rng, memory=None):
-        scores, labels = student.scores(params, "classify", batch, rng), batch["labels"]
+        scores, labels = student.scores(params, "classify", batch, rng), jnp.maximum(batch["labels"], 0)
         target = jax.lax.stop_gradient(teacher.scores(params["teacher"], "classify", batch))
         counted = example_weights(batch, "input_ids")
         parts = {"kl": divergence(target, scores, temperature), "classify": cross_entropy(scores, labels)}

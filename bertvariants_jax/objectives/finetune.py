@@ -10,7 +10,8 @@ from bertvariants_jax.objectives.objective import Loss, Objective
 def classification(network, head: str = "classify") -> Objective:
     """Cross-entropy of `labels` int32 [B] over the classes; squared error of float32 [B] where there is one.
 
-    head: "classify", or "choice" (batch arrays [B, C, L]). predict gives "logits" [B, classes].
+    head: "classify", or "choice" (batch arrays [B, C, L]). predict gives "logits" [B, classes]. In packed rows labels
+    are [B, S] and logits [B, S, classes].
     """
     regression = head == "classify" and network.config.num_labels == 1
 
@@ -20,10 +21,11 @@ def classification(network, head: str = "classify") -> Objective:
     def loss(params, batch, rng, memory=None):
         scores, counted = network.scores(params, head, batch, rng), example_weights(batch, "input_ids")
         if regression:
-            errors = jnp.square(scores[:, 0] - batch["labels"].astype(jnp.float32))
+            errors = jnp.square(scores[..., 0] - batch["labels"].astype(jnp.float32))
             return Loss({head: weighted(errors, counted)}, {})
-        return Loss({head: weighted(cross_entropy(scores, batch["labels"]), counted)},
-                    {f"{head}/accuracy": accuracy(scores, batch["labels"], counted)})
+        labels = jnp.maximum(batch["labels"], 0)               # -100 in the unused slots of packed rows
+        return Loss({head: weighted(cross_entropy(scores, labels), counted)},
+                    {f"{head}/accuracy": accuracy(scores, labels, counted)})
 
     def predict(params, batch):
         return {"logits": network.scores(params, head, batch)}

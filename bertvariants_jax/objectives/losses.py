@@ -24,7 +24,10 @@ def accuracy(logits: jax.Array, labels: jax.Array, weights: jax.Array) -> tuple[
 
 
 def example_weights(batch, like: str) -> jax.Array:
-    """float32 [B]: the batch's example_weight, or ones where it has none."""
+    """float32 [B]: the batch's example_weight, or ones where it has none; [B, S] where sequences are packed."""
+    if "sequence_weights" in batch:
+        rest = {key: value for key, value in batch.items() if key != "sequence_weights"}
+        return batch["sequence_weights"].astype(jnp.float32) * example_weights(rest, like)[:, None]
     if "example_weight" in batch:
         return batch["example_weight"].astype(jnp.float32)
     return jnp.ones(batch[like].shape[0], jnp.float32)

@@ -11,10 +11,13 @@ import numpy as np
 
 from bertvariants_jax.data import noise
 from bertvariants_jax.data.batch import pad
+from bertvariants_jax.data.pack import Packed, packed
 from bertvariants_jax.data.source import Source, open_source, read_lines
 from bertvariants_jax.objectives.finetune import classification
 from bertvariants_jax.tasks.metrics import METRICS
 from bertvariants_jax.tasks.task import TEST, TRAIN, VALIDATION, Task
+
+PACKED = 128  # tokens of a packed row, where no text is longer
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,8 @@ class Classify(Task):
     metrics: of METRICS; the first one says which checkpoint is best. positive: the class of the metric f1, as it stands
     in the data; that of id 1 if not given.
     official: what the prediction file is called, without its ending.
+    pack: put several short texts into one row for training, where that leaves out much padding; a step still takes as
+    many texts as the batch size says, on average.
     """
 
     data: str = ""
@@ -51,13 +56,16 @@ class Classify(Task):
     metrics: tuple[str, ...] = ("accuracy",)
     positive: str = ""
     official: str = "predictions"
+    pack: bool = True
     max_length: int = 128
     held_out: float = 0.1
     rows: int = 0
 
+    known_metrics = tuple(METRICS)
+
     def __post_init__(self):
-        if unknown := [name for name in self.metrics if name not in METRICS]:
-            raise ValueError(f"task.metrics holds {unknown[0]!r}; known: {', '.join(METRICS)}")
+        if unknown := [name for name in self.metrics if name not in self.known_metrics]:
+            raise ValueError(f"task.metrics holds {unknown[0]!r}; known: {', '.join(self.known_metrics)}")
         for name in ("names", "spelled"):
             if (given := getattr(self, name)) and self.classes and len(given) != len(self.classes):
                 raise ValueError(f"task.{name} has {len(given)} entries, task.classes {len(self.classes)}")
@@ -153,11 +161,15 @@ class Classify(Task):
     def values_or(self, otherwise: tuple[str, ...]) -> tuple[str, ...]:
         return otherwise if self.regression else self.values
 
-    def examples(self, split: str, tokenizer, cache: Path | None = None, batch_size: int = 1) -> "Rows":
+    def examples(self, split: str, tokenizer, cache: Path | None = None, batch_size: int = 1) -> "Rows | Packed":
         """Raises ValueError for a missing field or a label outside the classes, naming the row."""
         picked = self.picked(split)
-        return Rows(picked, [row[self.text] for row in picked], [row[self.pair] for row in picked] if self.pair else None,
+        rows = Rows(picked, [row[self.text] for row in picked], [row[self.pair] for row in picked] if self.pair else None,
                     self.gold(picked, split), tokenizer, self.max_length)
+        if split != TRAIN or not self.pack or tokenizer.padding_side != "right":
+            return rows
+        dense = packed(rows, max(rows.length, min(PACKED, self.max_length)), most=16, pad_token_id=tokenizer.pad_token_id)
+        return dense if len(dense) * dense.length < 0.75 * len(rows) * rows.length else rows
 
     def number(self, value, where: str, row: int) -> int | float:
         """The id of a label, or the number to regress to."""
