@@ -29,6 +29,8 @@ class SuperGlue(Classify):
 
     name: str = "boolq"
 
+    known_metrics = (*METRICS, "f1a", "em")
+
     def flat(self, row: Mapping, where: str) -> Iterator[dict]:
         try:
             yield from SUPERGLUE[self.name].flat(row)

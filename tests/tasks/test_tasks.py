@@ -25,7 +25,7 @@ def table(tmp_path):
 
 
 def test_classify_splits_without_overlap(table, tokenizer, tmp_path):
-    task = Classify(table, text="review", label="stars", held_out=0.3)
+    task = Classify(table, text="review", label="stars", held_out=0.3, pack=False)
     assert task.labels() == ("down", "up") and task.best == "accuracy"
     both = [task.examples(split, tokenizer, tmp_path) for split in ("train", "validation")]
     assert len(both[0]) + len(both[1]) == 60 and 8 <= len(both[1]) <= 28

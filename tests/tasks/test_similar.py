@@ -1,0 +1,98 @@
+"""Sentence embeddings: pooling, both objectives by hand, the task and STS-B."""
+
+from dataclasses import fields
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bertvariants_jax.hf.checkpoint import Checkpoint, Pooling, load, new, read_pooling, save
+from bertvariants_jax.models import VARIANTS
+from bertvariants_jax.objectives.embeddings import contrastive, pooled, similarity
+from bertvariants_jax.tasks.named import task
+from bertvariants_jax.tasks.similar import Similar
+from bertvariants_jax.text import train
+
+HEADER = "index\tgenre\tfilename\tyear\told_index\tsource1\tsource2\tsentence1\tsentence2\tscore\n"
+PAIRS = [("the cat sat", "a cat sat", 5.0), ("the cat sat", "dogs run", 0.5), ("dogs run", "dogs ran off", 4.0)]
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return train([" ".join(pair[:2]) for pair in PAIRS] * 3, "wordpiece", 60)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("STS-B")
+    for split in ("train", "dev"):
+        (folder / f"{split}.tsv").write_text(HEADER + "".join(
+            f"{i}\tg\tf\ty\t0\ts\ts\t{one}\t{two}\t{score:.3f}\n" for i, (one, two, score) in enumerate(PAIRS)))
+    return folder
+
+
+def test_pooling():
+    hidden = jnp.asarray([[[1.0, -1], [3, 0], [9, 9]]])
+    mask = jnp.asarray([[1, 1, 0]])
+    assert pooled(hidden, mask, "mean").tolist() == [[2, -0.5]]
+    assert pooled(hidden, mask, "max").tolist() == [[3, 0]]
+    assert pooled(hidden, mask, "cls").tolist() == [[1, -1]]
+    assert pooled(hidden, mask, "cls", last=True).tolist() == [[3, 0]]
+    assert pooled(hidden, jnp.asarray([[0, 1, 1]]), "cls").tolist() == [[3, 0]]
+
+
+@pytest.mark.parametrize("variant", ["bert", "xlnet", "modernbert"])
+def test_objectives_by_hand(variant):
+    checkpoint = new(variant, **{f.name: getattr(VARIANTS[variant].dummy, f.name) for f in fields(VARIANTS[variant].dummy)})
+    rng = np.random.default_rng(0)
+    ids = rng.integers(5, 50, (3, 2, 6)).astype(np.int32)
+    mask = np.ones_like(ids)
+    left = checkpoint.network.variant.padding_side == "left"
+    mask[0, 1, slice(0, 2) if left else slice(4, None)] = 0
+    labels = np.array([1, 0.1, 0.8], np.float32)
+    batch = {"input_ids": ids, "attention_mask": mask, "labels": labels}
+    vectors = np.zeros((3, 2, checkpoint.config.hidden_size))
+    for row in range(3):
+        for side in range(2):
+            hidden = np.asarray(checkpoint(input_ids=ids[row, side][None], attention_mask=mask[row, side][None]).last_hidden_state[0])
+            vector = hidden[mask[row, side] > 0].mean(0)
+            vectors[row, side] = vector / np.linalg.norm(vector)
+    one, two = vectors[:, 0], vectors[:, 1]
+    cosines = (one * two).sum(1)
+    objective = similarity(checkpoint.network)
+    np.testing.assert_allclose(objective.predict(checkpoint.params, batch)["similarity"], cosines, atol=1e-5)
+    loss = objective.loss(checkpoint.params, batch, None)
+    np.testing.assert_allclose(loss.sums["similarity"], np.sum((cosines - labels) ** 2), atol=1e-5)
+    weighted = {**batch, "example_weight": np.array([1, 0, 1], np.float32)}
+    kept = [0, 2]
+    found = contrastive(checkpoint.network, temperature=0.1).loss(checkpoint.params, weighted, None)
+    scores = one[kept] @ two[kept].T / 0.1
+    want = np.sum(np.log(np.exp(scores).sum(1)) - np.diag(scores))
+    np.testing.assert_allclose(found.sums["contrastive"], want, rtol=1e-4)
+
+
+def test_the_task(data, tokenizer):
+    chosen = task("stsb_embeddings", str(data), max_length=32)
+    assert chosen.heads == () and chosen.labels() is None and chosen.best == "spearman"
+    assert chosen.fitted(("LABEL_0",), "cls").pooling == "cls" and chosen.fitted((), None).pooling == "mean"
+    examples = chosen.examples("train", tokenizer)
+    batch = examples.rows(np.array([1, 2]), np.zeros(2, int))
+    assert batch["input_ids"].shape == (2, 2, 16) and batch["labels"].tolist() == [pytest.approx(0.1), pytest.approx(0.8)]
+    assert chosen.score(examples, {"similarity": np.array([0.9, 0.1, 0.5])})["spearman"] == pytest.approx(1)
+    assert len(task("stsb_embeddings", str(data), loss="contrastive", least=4.0).examples("train", tokenizer)) == 2
+    assert len(task("stsb_embeddings", str(data), loss="contrastive").examples("validation", tokenizer)) == 3
+    assert isinstance(chosen, Similar)
+
+
+def test_a_folder_says_how_it_pools(tmp_path, tokenizer):
+    checkpoint = new("bert-tiny", tokenizer=tokenizer, num_hidden_layers=1, hidden_size=16, num_attention_heads=2,
+                     intermediate_size=16)
+    for pooling in (Pooling("cls", True), Pooling("mean")):
+        folder = tmp_path / pooling.mode
+        save(Checkpoint(checkpoint.network, checkpoint.params, tokenizer, pooling=pooling), folder)
+        assert read_pooling(folder) == pooling == load(folder).pooling
+
+
+def test_real_stsb_is_read_whole(shared_data):
+    chosen = task("stsb_embeddings", str(shared_data / "glue"))
+    assert len(chosen.picked("validation")) == 1500
