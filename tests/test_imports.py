@@ -29,7 +29,7 @@ ARROWS = {
 }
 HEAVY = ("tensorflow", "torch", "transformers")
 WITHOUT_JAX = ("text", "names", *(f"data.{path.stem}" for path in sorted((PACKAGE / "data").glob("[!_]*.py"))),
-               "data.windows", "tasks.metrics", "tasks.entities", "tasks.squad_score", "hf.tensors", "hf.torch_file", "hf.tf_bundle", "hf.hub")
+               "tasks.metrics", "tasks.entities", "tasks.squad_score", "hf.tensors", "hf.torch_file", "hf.tf_bundle", "hf.hub")
 
 
 def room(module: str) -> str:
