@@ -437,14 +437,20 @@ def _tfds_rows(target: str, data_dir: str | None) -> Sequence[dict]:
         import tensorflow_datasets.text
     except ImportError as e:
         raise ValueError(f"tfds:{target}: reading TFDS needs tensorflow-datasets ({e})") from None
+    data_dir = os.path.expanduser(
+        data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
+    )
     try:
         builder = tfds.builder(name, data_dir=data_dir, try_gcs=False)
     except (
         Exception
     ) as e:  # tfds has a class of its own for each fault, and raises others of its dependencies
-        raise ValueError(
-            f"tfds:{target}: TFDS knows no such data set or cannot open it ({_first_line(e)})"
-        ) from None
+        try:  # prepared data is read without the set's code, which for super_glue needs TensorFlow
+            builder = tfds.core.read_only_builder.builder_from_files(name, data_dir=data_dir)
+        except Exception:
+            raise ValueError(
+                f"tfds:{target}: TFDS knows no such data set or cannot open it ({_first_line(e)})"
+            ) from None
     where = f"tfds:{target} in {builder.data_dir}"
     if not builder.is_prepared():
         try:
