@@ -32,7 +32,7 @@ KEYS: dict[str, Key] = {
     "token_type_ids": Key(("B", "L"), _I, 0, "segment of each token: 0 first, 1 second"),
     "task_type_ids": Key(("B", "L"), _I, 0, "ERNIE 2.0: the number of the row's task"),
     "position_ids": Key(
-        ("B", "L"), _I, 0, "place in the sequence; restarts with each packed sequence"
+        ("B", "L"), _I, 0, "rows of the position table; without them encoders count by the mask"
     ),
     "masked_positions": Key(("B", "P"), _I, 0, "places to predict, ascending; 0 in unused slots"),
     "masked_labels": Key(("B", "P"), _I, 0, "the true ids there; 0 in unused slots"),
@@ -208,8 +208,10 @@ def check(
         )
     if max_positions is not None:
         _within(batch, "position_ids", max_positions, "the model has {} positions")
-        # Without position ids a sequence is numbered by its columns, padding on the left included.
-        if "position_ids" not in batch and mask is not None and length > max_positions:
+        # Without position ids a sequence is numbered by its columns, padding on the left included;
+        # those of a packed row are short enough if they were so alone.
+        packed = mask is not None and mask.max(initial=0) > 1
+        if "position_ids" not in batch and mask is not None and length > max_positions and not packed:
             used = np.where((mask > 0).any(-1), length - np.argmax((mask > 0)[..., ::-1], -1), 0)
             if used.max() > max_positions:
                 row = int(np.argwhere(used > max_positions)[0][0])

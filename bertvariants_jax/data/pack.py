@@ -104,8 +104,8 @@ def pack(
     groups: for each row of the result the rows of `batch` that it holds, in order (`fit` gives
     them).
     length: L of the result. sequences: S, None for the largest group.
-    Returns per-token keys [B, L], with attention_mask 1, 2, ... and position_ids from 0 for each
-    sequence; labels that are tags [B, L]; every other key as [B, S] (padded with its fill of KEYS,
+    Returns per-token keys [B, L], with attention_mask 1, 2, ..., by which encoders count positions
+    anew; labels that are tags [B, L]; every other key as [B, S] (padded with its fill of KEYS,
     answer positions moved to their columns), and sequence_positions, sequence_weights [B, S].
     Raises ValueError for sequences that do not fit, and for a batch that is masked or packed
     already.
@@ -149,10 +149,6 @@ def pack(
             out[name] = np.full((len(groups), sequences, *array.shape[1:]), fill, array.dtype)
             out[name][row, slot] = array[member] + (offset if name in _PLACES else 0)
     out["attention_mask"][target] = np.repeat(slot + 1, sizes)
-    out["position_ids"] = np.zeros((len(groups), length), np.int32)
-    out["position_ids"][target] = (
-        batch["position_ids"][source] if "position_ids" in batch else token
-    )
     out["sequence_positions"] = np.zeros((len(groups), sequences), np.int32)
     out["sequence_positions"][row, slot] = offset
     out["sequence_weights"] = np.zeros((len(groups), sequences), np.float32)
