@@ -20,7 +20,7 @@ from bertvariants_jax.data.source import open_source
 
 def write(path, content):
     data = content if isinstance(content, bytes) else content.encode()
-    path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
+    path.write_bytes(gzip.compress(data, mtime=0) if path.suffix == ".gz" else data)
     return path
 
 
@@ -265,7 +265,7 @@ def test_files_elsewhere():
     fsspec = pytest.importorskip("fsspec", reason="needs fsspec")
     memory = fsspec.filesystem("memory")
     for name, content in (
-        ("a.txt.gz", gzip.compress(b"one a\ntwo b\n\nthree\n")),
+        ("a.txt.gz", gzip.compress(b"one a\ntwo b\n\nthree\n", mtime=0)),
         ("b.txt", b"four"),
     ):
         with memory.open(f"/texts/{name}", "wb") as file:
@@ -326,7 +326,7 @@ def test_bad_addresses(tmp_path, address, error, message):
         (
             "text",
             "cut.txt",
-            gzip.compress(b"some text that is long enough\n" * 9)[:-12],
+            gzip.compress(b"some text that is long enough\n" * 9, mtime=0)[:-12],
             "gzip file is damaged or cut short",
         ),
         (
