@@ -13,6 +13,10 @@ A few minutes on two CPU cores:
 
     bertvariants train experiments/albert_base.py --tiny --out runs/albert_tiny \\
         --task.data 'text:wiki/*.txt.gz' --task.evaluation text:wikitext-2/valid.txt
+
+Measured on Wikipedia's featured articles, evaluated on WikiText-2's validation text: masked accuracy 0.030 at step 50 (loss
+7.64), 0.148 at 1400 (5.80) in training; 0.183 (5.51) in evaluation, where the commonest piece makes 0.118 and its
+frequencies a loss of 6.07. Sentence order 0.629 (majority 0.595): more of it takes a longer run.
 """
 
 from bertvariants_jax.recipe import Compute, Optim, Pretrain, Recipe, Settings, model
