@@ -9,7 +9,7 @@ the first phase, 900,000 steps at length 128; the second goes on at length 512 f
     bertvariants train experiments/bert_base.py --phase 2 --out runs/bert_base_512 --model.start runs/bert_base/model ...
 
 Whole-word masking, with which the later "wwm" checkpoints were made, is --task.masking words. Cost by count: 17.9 TFLOP
-a step at length 128, so 16 ZFLOP for the first phase; 4 days on 16 TPU v2 chips in the paper. Not run at full length here.
+a step at length 128, so 16 EFLOP for the first phase; 4 days on 16 TPU v2 chips in the paper. Not run at full length here.
 
 Some minutes on two CPU cores:
 
