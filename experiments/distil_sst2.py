@@ -9,7 +9,7 @@ The loss is half the soft targets of the teacher at temperature 2 and half the l
     bertvariants train experiments/distil_sst2.py --tiny --teacher runs/sst2/model --data glue/SST-2 --out runs/distil_tiny
 
 Measured, tiny on 2 CPU cores (400 steps of 32 phrases, 2 minutes): two of the six layers of an all-MiniLM-L6-v2 that
-finetune_sst2.py had brought to 0.883 reach 0.820 on the 872 sentences of dev (majority 0.509; 0.753 after 100 steps), with
+glue.py had brought to 0.883 reach 0.820 on the 872 sentences of dev (majority 0.509; 0.753 after 100 steps), with
 T^2 KL from 0.76 to 0.18 on the training data.
 """
 
