@@ -13,6 +13,12 @@ A few minutes on two CPU cores:
 
     bertvariants train experiments/deberta_v3_base.py --tiny --out runs/deberta_v3_tiny \\
         --task.data 'text:wiki/*.txt.gz' --task.evaluation text:wikitext-2/valid.txt
+
+Measured (13k tokens/s on busy cores, 5 minutes) on Wikipedia's featured articles, evaluated on WikiText-2's validation text
+at steps 500 and 3000: detection's loss 0.385 and 0.372 (the entropy of so many replaced tokens 0.409 and 0.400, which is
+what the majority knows), its area under the curve 0.604 and 0.647, while the replacements get better: the generator's
+masked accuracy 0.164 and 0.213 (the commonest piece makes 0.100), loss 5.24 and 4.49 (unigram 5.51). By majority alone
+0.863 of the tokens are original, and the discriminator is as right as that: calling a word replaced takes a longer run.
 """
 
 from bertvariants_jax.recipe import Compute, Detect, Optim, Recipe, Settings, model, replace
@@ -26,12 +32,12 @@ def recipe(size: str = "deberta-v3-base", tiny: bool = False, tokenizer: str = "
                   sharing="disentangled", decoupled=True)
     if tiny:
         return Recipe(
-            task=replace(task, max_length=64),
-            model=model(size, tokenizer, num_hidden_layers=2, hidden_size=128, num_attention_heads=2,
-                        intermediate_size=512, vocab_size=4096, position_buckets=32, hidden_dropout_prob=0.0,
-                        attention_probs_dropout_prob=0.0),
+            task=replace(task, max_length=32),
+            model=model(size, tokenizer, num_hidden_layers=2, hidden_size=128, num_attention_heads=4,
+                        intermediate_size=512, vocab_size=2048, position_buckets=32, hidden_dropout_prob=0.0,
+                        attention_probs_dropout_prob=0.0, initializer_range=0.06),
             optim=Optim("adamw", rate=2e-3, schedule="bert", warmup=0.1, b2=0.98),
-            settings=Settings(steps=800, batch_size=64, log_every=50, eval_every=400, save_every=400),
+            settings=Settings(steps=3000, batch_size=32, log_every=50, eval_every=500, save_every=500),
             compute=Compute(unroll=0),
         )
     return Recipe(
