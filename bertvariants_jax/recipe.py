@@ -316,7 +316,7 @@ def prepare(recipe: Recipe, out: Path) -> Work:
     objective = task.objective(network, **companions)
     examples = task.examples(TRAIN, tokenizer, cache_folder() / "corpora", settings.batch_size)
     rows = settings.data_rows
-    if isinstance(examples, Packed):
+    if task.counts_texts and isinstance(examples, Packed):
         rows = packed_rows(examples, settings)
         if not rows or not network.variant.packs:
             examples, rows = examples.examples, settings.data_rows

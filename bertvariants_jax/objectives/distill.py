@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from bertvariants_jax.objectives.finetune import span_scores
-from bertvariants_jax.objectives.losses import accuracy, cross_entropy, example_weights, weighted
+from bertvariants_jax.objectives.losses import accuracy, cross_entropy, example_weights, sequence_weights, weighted
 from bertvariants_jax.objectives.objective import Loss, Objective
 
 
@@ -105,13 +105,13 @@ def classification(student, teacher, *, temperature: float = 2.0, alpha_ce: floa
     scales = _parts({"kl": alpha_ce, "classify": alpha_label}, temperature)
 
     def weights(batch):
-        count = jnp.sum(example_weights(batch, "input_ids"))
+        count = jnp.sum(sequence_weights(batch, "input_ids"))
         return {name: count for name in scales}
 
     def loss(params, batch, rng, memory=None):
         scores, labels = student.scores(params, "classify", batch, rng), jnp.maximum(batch["labels"], 0)
         target = jax.lax.stop_gradient(teacher.scores(params["teacher"], "classify", batch))
-        counted = example_weights(batch, "input_ids")
+        counted = sequence_weights(batch, "input_ids")
         parts = {"kl": divergence(target, scores, temperature), "classify": cross_entropy(scores, labels)}
         return Loss({name: weighted(parts[name], counted) for name in scales},
                     {"classify/accuracy": accuracy(scores, labels, counted),

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from bertvariants_jax.objectives.losses import accuracy, cross_entropy, example_weights, weighted
+from bertvariants_jax.objectives.losses import accuracy, cross_entropy, example_weights, sequence_weights, weighted
 from bertvariants_jax.objectives.objective import Loss, Objective
 
 
@@ -16,10 +16,10 @@ def classification(network, head: str = "classify") -> Objective:
     regression = head == "classify" and network.config.num_labels == 1
 
     def weights(batch):
-        return {head: jnp.sum(example_weights(batch, "input_ids"))}
+        return {head: jnp.sum(sequence_weights(batch, "input_ids"))}
 
     def loss(params, batch, rng, memory=None):
-        scores, counted = network.scores(params, head, batch, rng), example_weights(batch, "input_ids")
+        scores, counted = network.scores(params, head, batch, rng), sequence_weights(batch, "input_ids")
         if regression:
             errors = jnp.square(scores[..., 0] - batch["labels"].astype(jnp.float32))
             return Loss({head: weighted(errors, counted)}, {})

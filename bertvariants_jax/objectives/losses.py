@@ -24,10 +24,13 @@ def accuracy(logits: jax.Array, labels: jax.Array, weights: jax.Array) -> tuple[
 
 
 def example_weights(batch, like: str) -> jax.Array:
-    """float32 [B]: the batch's example_weight, or ones where it has none; [B, S] where sequences are packed."""
-    if "sequence_weights" in batch:
-        rest = {key: value for key, value in batch.items() if key != "sequence_weights"}
-        return batch["sequence_weights"].astype(jnp.float32) * example_weights(rest, like)[:, None]
+    """float32 [B]: the batch's example_weight, or ones where it has none."""
     if "example_weight" in batch:
         return batch["example_weight"].astype(jnp.float32)
     return jnp.ones(batch[like].shape[0], jnp.float32)
+
+
+def sequence_weights(batch, like: str) -> jax.Array:
+    """float32 [B], or [B, S] where rows are packed: the weight of each text that is labelled as a whole."""
+    examples = example_weights(batch, like)
+    return batch["sequence_weights"] * examples[:, None] if "sequence_weights" in batch else examples

@@ -62,6 +62,7 @@ class Classify(Task):
     rows: int = 0
 
     known_metrics = tuple(METRICS)
+    counts_texts = True
 
     def __post_init__(self):
         if unknown := [name for name in self.metrics if name not in self.known_metrics]:

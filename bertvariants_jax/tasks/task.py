@@ -17,11 +17,13 @@ class Task:
 
     heads: the network's heads that it trains. best: the evaluation metric that a checkpoint is kept by ("" is none).
     shuffle: whether training draws a new order of the examples in each epoch, or reads them as they stand.
+    counts_texts: whether a batch's size counts the texts that packed rows hold, and not the rows.
     pooling: how it makes vectors of texts ("mean", "max", "cls"), which the model's folder then says; "" is not at all.
     """
 
     best = ""
     shuffle = True
+    counts_texts = False
     pooling = ""
 
     @property
