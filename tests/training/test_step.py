@@ -179,7 +179,7 @@ def test_phases_update_one_after_the_other(way):
     expected = dict(params)
     for phase in objective.phases:
         trained = {key: expected[key] for key in phase.trains}
-        grads = jax.grad(lambda t, phase=phase: part({**expected, **t}, phase.terms[0]))(trained)  # noqa: B023
+        grads = jax.grad(lambda t, phase=phase: part({**expected, **t}, phase.terms[0]))(trained)
         updates, _ = optim.update(grads, optim.init(trained), trained)
         expected |= optax.apply_updates(trained, updates)
     options = {"batch_size": BATCH, "accumulate": way.get("accumulate", 1)}
