@@ -422,9 +422,10 @@ def test_tfds(tmp_path):
     assert run.returncode == 0, run.stderr[-3000:]
 
 
+@pytest.mark.long
 def test_tfds_without_network(tmp_path):
     """glue is known (its registration needs an import of its own) but not there, and cannot be
-    fetched: one clear line.
+    fetched, which TFDS tries again for minutes: one clear line.
     """
     pytest.importorskip("tensorflow_datasets", reason="needs tensorflow-datasets")
     code = """
