@@ -175,7 +175,7 @@ def _unigram(texts: Iterable[str], vocab_size: int, lowercase: bool, family: str
             for line in normalizer.normalize_str(text).splitlines():
                 yield from _short(line)
 
-    tokens, model = FAMILIES[family].tokens, io.BytesIO()
+    model = io.BytesIO()
     try:
         sentencepiece.SentencePieceTrainer.train(
             sentence_iterator=lines(),
@@ -184,7 +184,7 @@ def _unigram(texts: Iterable[str], vocab_size: int, lowercase: bool, family: str
             vocab_size=vocab_size - (family == "deberta-v2"),
             hard_vocab_limit=False,
             character_coverage=COVERAGE,
-            **_special_pieces(family, tokens),
+            **_special_pieces(family),
             num_threads=THREADS,
             shuffle_input_sentence=False,
             minloglevel=2,
@@ -196,29 +196,26 @@ def _unigram(texts: Iterable[str], vocab_size: int, lowercase: bool, family: str
     return Tokenizer.from_files({name: model.getvalue()}, options, family=family)
 
 
-def _special_pieces(family: str, tokens: dict[str, str]) -> dict:
-    """SentencePiece's options for the special pieces, in the order of the published vocabularies.
+# SentencePiece's own four special pieces, as far as a family has them, by the role that they play
+# there and in the order of the published ids; the control pieces behind them; what is never cut.
+# DeBERTa-v2's model has no mask: its tokenizer adds it behind the last piece.
+_SPECIAL = {
+    "albert": ({"pad": "pad", "unk": "unk"}, ("cls", "sep", "mask"), '()"-.–£€'),
+    "xlnet": ({"unk": "unk", "bos": "bos", "eos": "eos"}, ("cls", "sep", "pad", "mask"), '()"-.–£€'),
+    "deberta-v2": ({"pad": "pad", "bos": "cls", "eos": "sep", "unk": "unk"}, (), ""),
+}
 
-    DeBERTa-v2's model has no mask: the tokenizer adds it behind the last piece.
-    """
-    ids = {
-        "albert": ("pad", "unk", "cls", "sep", "mask"),
-        "xlnet": ("unk", "bos", "eos", "cls", "sep", "pad", "mask"),
-        "deberta-v2": ("pad", "cls", "sep", "unk"),
-    }[family]
-    first = {"deberta-v2": {"bos": "cls", "eos": "sep"}}.get(family, {})
-    own = {role: first.get(role, role) for role in ("pad", "unk", "bos", "eos")}
-    # SentencePiece numbers its own four as it is told, and control symbols in what is left
-    options = {
-        f"{role}_id": ids.index(named) if named in ids and ids.index(named) < 4 else -1
-        for role, named in own.items()
+
+def _special_pieces(family: str) -> dict:
+    """SentencePiece's options for a family's special pieces."""
+    chosen, (own, controls, whole) = FAMILIES[family], _SPECIAL[family]
+    ids = {f"{name}_id": list(own).index(name) if name in own else -1 for name in ("pad", "unk", "bos", "eos")}
+    return {
+        **ids,
+        **{f"{name}_piece": chosen.tokens[role] for name, role in own.items()},
+        "control_symbols": [*(chosen.tokens[role] for role in controls), *chosen.extra],
+        "user_defined_symbols": list(whole),
     }
-    options |= {f"{role}_piece": tokens.get(own[role], "") for role in own if options[f"{role}_id"] >= 0}
-    placed = {own[role] for role in own if options[f"{role}_id"] >= 0}
-    options["control_symbols"] = [tokens[role] for role in ids if role not in placed]
-    options["control_symbols"] += FAMILIES[family].extra
-    options["user_defined_symbols"] = list('()"-.–£€') if family != "deberta-v2" else []
-    return options
 
 
 def _short(line: str) -> Iterator[str]:
