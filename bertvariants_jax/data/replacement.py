@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from bertvariants_jax.data import noise
-from bertvariants_jax.data.corrupt import Batch, corrupted, eligible, quota, slots
+from bertvariants_jax.data.corrupt import Batch, corrupted, eligible, lengths, quota, slots
 from bertvariants_jax.data.ngrams import choose_windows
 
 
@@ -46,7 +46,7 @@ def mask_with_replacement(
     ids, most = batch["input_ids"], max_predictions
     candidates = eligible(batch, never)
     count = candidates.sum(1)
-    n = quota((batch["attention_mask"] > 0).sum(1), rate, most) * (count > 0)
+    n = quota(lengths(batch), rate, most) * (count > 0)
     used = np.arange(most) < n[:, None]
     which = noise.integers(seed, "replacement/place", epoch, index, most, count[:, None])
     place = np.append(np.nonzero(candidates)[1], 0)  # of each candidate of the batch, in order
@@ -85,7 +85,7 @@ def mask_one_in_window(
     of DeBERTa with n-grams of 1, mask_prob 1 and keep_prob 0).
     """
     candidates = eligible(batch, never)
-    n = quota((batch["attention_mask"] > 0).sum(1), rate, max_predictions)
+    n = quota(lengths(batch), rate, max_predictions)
     chosen = choose_windows(
         candidates, candidates, n, max_predictions, 1, int(1 / rate), seed, epoch, index
     )
