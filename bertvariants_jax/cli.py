@@ -157,7 +157,7 @@ def train(arguments: list[str]) -> None:
                           **{key: found[key] for key in ("metrics", "least", "most", "deviation", "failed")}}))
         return
     outcome = run(whole, chosen.out)
-    shown = {k: v for k, v in outcome.metrics.items() if k.startswith(("eval/", "best/")) or k in ("loss", "tokens/s")}
+    shown = {k: v for k, v in outcome.metrics.items() if k.startswith(("eval/", "best/")) or k in ("loss", "tokens_per_second")}
     print(json.dumps({"step": outcome.step, "stopped_by": outcome.stopped_by, "out": str(chosen.out), **shown}))
 
 

@@ -64,8 +64,9 @@ class Settings:
     best_mode: Literal["max", "min"] = "max"
 
     def __post_init__(self):
-        for name, least in (("epochs", 0), ("steps", 0 if self.epochs else 1), ("batch_size", 1), ("accumulate", 1), ("log_every", 1), ("keep_last", 1),
-                             ("eval_every", 0), ("save_every", 0), ("batch_warmup_from", 0), ("batch_warmup", 0)):
+        for name, least in (("epochs", 0), ("steps", 0 if self.epochs else 1), ("batch_size", 1), ("accumulate", 1),
+                            ("log_every", 1), ("keep_last", 1), ("eval_every", 0), ("save_every", 0),
+                            ("batch_warmup_from", 0), ("batch_warmup", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"settings.{name} must be at least {least}, got {getattr(self, name)}")
         if self.batch_size % self.data_rows:
