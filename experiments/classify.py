@@ -1,8 +1,9 @@
-"""Classification of your own texts: any TSV, CSV, JSONL or Parquet with named columns.
+"""Classification of your own texts: any TSV, CSV, JSONL or Parquet with named columns, or lines of a label and a text.
 
     bertvariants train experiments/classify.py --data tsv:mine.tsv --text review --label stars --out runs/mine
     bertvariants train experiments/classify.py --data csv:train.csv --evaluation csv:dev.csv --text premise \\
         --pair hypothesis --label relation --out runs/nli
+    bertvariants train experiments/classify.py --data labeled:TREC.train --label coarse --task.encoding latin-1 --out runs/trec
     bertvariants evaluate runs/mine/model --task runs/mine
     bertvariants predict runs/mine/model "a text"
 

@@ -5,6 +5,8 @@ records or as documents.
   jsonl:GLOB[#field]     one JSON object a line
   tsv:GLOB[#field]       tab-separated, no quote characters (as GLUE's files are)
   csv:GLOB[#field]       comma-separated, quoted by "
+  labeled:GLOB[#field]   a label, a blank and a text a line (TREC, SST-5): label, coarse (what stands
+                         before a colon in it), text
   parquet:GLOB[#field]   needs pyarrow
   conll:GLOB[#column]    a word a line with its tags (data/conll.py); the last column if not given
   tfds:NAME[/CONFIG][:SPLIT][#field]   TensorFlow Datasets, without TensorFlow
@@ -27,7 +29,7 @@ from typing import BinaryIO
 from bertvariants_jax.data import conll, prose
 from bertvariants_jax.data.documents import Document, read_documents, text_document
 
-KINDS = ("text", "jsonl", "tsv", "csv", "parquet", "conll", "tfds", "docs")
+KINDS = ("text", "jsonl", "tsv", "csv", "labeled", "parquet", "conll", "tfds", "docs")
 _VERSION = 1  # of the reading rules: part of the fingerprint
 
 
@@ -39,6 +41,7 @@ def open_source(
     skip_bad_rows: bool = False,
     layout: str = "auto",
     data_dir: str | None = None,
+    encoding: str = "utf-8",
 ) -> "Source":
     """Open a data address. Nothing is read yet, but a file that is not there is said at once.
 
@@ -48,6 +51,7 @@ def open_source(
     layout: of text, where its content should not decide (data/documents.py).
     data_dir: where TFDS keeps its data; None is its own default ($TFDS_DATA_DIR or
     ~/tensorflow_datasets).
+    encoding: of tsv, csv and labeled files; one that keeps ASCII as it is ("latin-1", "gb18030").
     Raises ValueError for an address that cannot be read, FileNotFoundError for one that names no
     file.
     """
@@ -62,6 +66,11 @@ def open_source(
         rest, _, field = rest.partition("#")
     if not rest and kind != "docs":
         raise ValueError(f"{address!r} names nothing after {kind}:")
+    try:
+        if "\n".encode(encoding) != b"\n":
+            raise ValueError(f"the encoding {encoding!r} writes newlines otherwise than ASCII: convert the file to UTF-8")
+    except LookupError:
+        raise ValueError(f"Python knows no encoding {encoding!r}") from None
     files = () if kind in ("tfds", "docs") else _files(rest)
     return Source(
         address,
@@ -74,6 +83,7 @@ def open_source(
         skip_bad_rows,
         layout,
         data_dir,
+        encoding,
     )
 
 
@@ -86,12 +96,14 @@ class Source(Sequence[dict]):
     """
 
     def __init__(
-        self, address, kind, target, field, files, header, columns, skip_bad_rows, layout, data_dir
+        self, address, kind, target, field, files, header, columns, skip_bad_rows, layout, data_dir,
+        encoding,
     ):
         self.address, self.kind, self.field, self.files = address, kind, field, files
         self.skipped = 0
         self._target, self._layout, self._data_dir = target, layout, data_dir
         self._header, self._columns, self._skip = header, columns, skip_bad_rows
+        self._encoding = encoding
         self._loaded: Sequence[dict] | None = None
 
     def __len__(self) -> int:
@@ -142,6 +154,7 @@ class Source(Sequence[dict]):
             self._layout,
             self._header,
             self._columns,
+            self._encoding,
             stamp,
             self._target if self.kind in ("docs", "tfds") else "",
         )
@@ -174,11 +187,13 @@ class Source(Sequence[dict]):
                 yield from _parquet_rows(path)
             elif self.kind == "conll":
                 yield from conll.sentences(path, read_lines(path), self.field)
+            elif self.kind == "labeled":
+                yield from _labeled_rows(path, self._encoding)
             else:
                 yield from self._table_rows(path)
 
     def _table_rows(self, path: str) -> Iterator[dict]:
-        cells = _tsv_cells(path) if self.kind == "tsv" else _csv_cells(path)
+        cells = (_tsv_cells if self.kind == "tsv" else _csv_cells)(path, self._encoding)
         names = list(self._columns)
         if self._header:
             _, head = next(cells, (0, []))
@@ -268,13 +283,14 @@ class Documents:
             raise ValueError(f"{self.source.address}: there is no text in it")
 
 
-def read_lines(path: str) -> Iterator[tuple[int, str]]:
-    """(line number from 1, line) of a UTF-8 file, gzipped or not, split at newlines only (not at
-    U+2028 and its kind).
+def read_lines(path: str, encoding: str = "utf-8") -> Iterator[tuple[int, str]]:
+    """(line number from 1, line) of a file, gzipped or not, split at newlines only (not at U+2028
+    and its kind).
 
-    Raises ValueError, naming file, line and byte, where it is not UTF-8; and where a gzip file is
-    damaged or cut short.
+    Raises ValueError, naming file, line and byte, where it is not of that encoding; and where a
+    gzip file is damaged or cut short.
     """
+    marked = "utf-8-sig" if encoding.lower() in ("utf-8", "utf8") else encoding
     with _open(path) as file:
         number = offset = 0
         while True:
@@ -288,12 +304,13 @@ def read_lines(path: str) -> Iterator[tuple[int, str]]:
                 return
             number += 1
             try:
-                line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
+                line = raw.decode(marked if number == 1 else encoding)
             except UnicodeDecodeError as e:
                 byte = raw.index(e.object[e.start :]) + 1 if e.object != raw else e.start + 1
                 raise ValueError(
                     f"{path}, line {number}, byte {byte} (byte {offset + byte} of the text): "
-                    f"not UTF-8 (0x{e.object[e.start]:02x}); convert the file to UTF-8 first"
+                    f"not {encoding.upper()} (0x{e.object[e.start]:02x}); convert the file to UTF-8, "
+                    f"or say its encoding where that can be said (--task.encoding latin-1)"
                 ) from None
             offset += len(raw)
             yield number, line.removesuffix("\n").removesuffix("\r")
@@ -374,13 +391,25 @@ def _json_rows(path: str) -> Iterator[dict]:
         yield row
 
 
-def _tsv_cells(path: str) -> Iterator[tuple[int, list[str]]]:
-    return ((number, line.split("\t")) for number, line in read_lines(path) if line)
+def _labeled_rows(path: str, encoding: str) -> Iterator[dict]:
+    for number, line in read_lines(path, encoding):
+        if not line.strip():
+            continue
+        label, _, text = line.strip().partition(" ")
+        if not text:
+            raise ValueError(
+                f"{path}, line {number}: expected a label, a blank and a text, got {line[:40]!r}"
+            )
+        yield {"label": label, "coarse": label.partition(":")[0], "text": text.strip()}
 
 
-def _csv_cells(path: str) -> Iterator[tuple[int, list[str]]]:
+def _tsv_cells(path: str, encoding: str) -> Iterator[tuple[int, list[str]]]:
+    return ((number, line.split("\t")) for number, line in read_lines(path, encoding) if line)
+
+
+def _csv_cells(path: str, encoding: str) -> Iterator[tuple[int, list[str]]]:
     csv.field_size_limit(2**31 - 1)
-    reader = csv.reader((line + "\n" for _, line in read_lines(path)), strict=True)
+    reader = csv.reader((line + "\n" for _, line in read_lines(path, encoding)), strict=True)
     try:
         for row in reader:
             if row:

@@ -28,7 +28,7 @@ class Classify(Task):
     training rows, drawn by their number, is kept aside. test: of rows whose labels may be unknown.
     text, pair, label: names of the fields ("" for no pair). header: whether tsv and csv files begin with the names,
     test_header the same of the test file; else `columns` gives them. skip_bad_rows: leave out rows of such files with
-    a wrong number of fields, and say how many.
+    a wrong number of fields, and say how many. encoding: of such files, where it is not UTF-8.
     classes: the labels as they stand in the data, in the order of their ids; () takes those of the training rows,
     sorted. names: what the model is to call them, where the data's labels are numbers. spelled: how prediction files
     write them; as `names` if not given. regression: numbers, no classes.
@@ -49,6 +49,7 @@ class Classify(Task):
     test_header: bool = True
     columns: tuple[str, ...] = ()
     skip_bad_rows: bool = False
+    encoding: str = "utf-8"
     classes: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
     spelled: tuple[str, ...] = ()
@@ -113,7 +114,7 @@ class Classify(Task):
                              "such as tsv:FILE")
         header = self.test_header if split == TEST else self.header
         return open_source(known[split], header=header, columns=None if header else self.columns or None,
-                           skip_bad_rows=self.skip_bad_rows)
+                           skip_bad_rows=self.skip_bad_rows, encoding=self.encoding)
 
     def flat(self, row: Mapping, where: str) -> Iterator[dict]:
         """The examples that a row of the source holds: itself, for the plain tasks."""

@@ -294,6 +294,34 @@ def test_fingerprint_follows_the_file(tmp_path):
 # ---- bad input
 
 
+def test_a_label_before_each_text(tmp_path, shared_data):
+    lines = "DESC:manner How did it begin ?\n\n4  two blanks \n"
+    rows = list(open_source(f"labeled:{write(tmp_path / 'a.txt.gz', lines)}"))
+    assert rows == [{"label": "DESC:manner", "coarse": "DESC", "text": "How did it begin ?"},
+                    {"label": "4", "coarse": "4", "text": "two blanks"}]
+    trec = open_source(f"labeled:{shared_data}/trec/TREC.train", encoding="latin-1")
+    kinds, counts = np.unique(trec.column("coarse"), return_counts=True)
+    assert dict(zip(kinds.tolist(), counts.tolist(), strict=True)) == {
+        "ABBR": 86, "DESC": 1162, "ENTY": 1250, "HUM": 1223, "LOC": 835, "NUM": 896}
+    assert len(set(trec.column("label"))) == 50
+    assert len(open_source(f"labeled:{shared_data}/sentiment/sst5_train.txt.gz")) == 8544
+
+
+def test_other_encodings(tmp_path):
+    table = "text\tlabel\nl'été\tnonne\n"
+    for kind, name in (("tsv", "latin-1"), ("csv", "cp1252"), ("tsv", "gb18030"), ("labeled", "utf-8")):
+        text = table.replace("\t", "," if kind == "csv" else " " if kind == "labeled" else "\t")
+        path = write(tmp_path / f"{name}.txt", text.encode(name))
+        rows = open_source(f"{kind}:{path}", encoding=name)
+        assert "l'été" in rows[-1].values() and (kind == "labeled" or rows.fields == ("text", "label"))
+    with pytest.raises(ValueError, match=r"latin-1.txt, line 2, byte 3 .*not UTF-8 .*--task.encoding latin-1"):
+        list(open_source(f"tsv:{tmp_path / 'latin-1.txt'}"))
+    with pytest.raises(ValueError, match="Python knows no encoding 'latin-99'"):
+        open_source(f"tsv:{tmp_path / 'latin-1.txt'}", encoding="latin-99")
+    with pytest.raises(ValueError, match="'utf-16' writes newlines otherwise"):
+        open_source(f"tsv:{tmp_path / 'latin-1.txt'}", encoding="utf-16")
+
+
 @pytest.mark.parametrize(
     "address, error, message",
     [
@@ -340,6 +368,7 @@ def test_bad_addresses(tmp_path, address, error, message):
         ("tsv", "a.tsv", b"text\tlabel\n", "there is no row in it"),
         ("tsv", "a.tsv", b"a\ta\nb\tb\n", "names a field twice"),
         ("csv", "a.csv", b'text,label\n"a",1\n"b\n', r"a.csv, line \d: not CSV"),
+        ("labeled", "a.txt", b"good text\n3\n", "a.txt, line 2: expected a label, a blank and a text"),
         ("csv", "a.csv", b"text,label\nx,1,2\n", "line 2: 3 fields, expected 2"),
         (
             "jsonl",
