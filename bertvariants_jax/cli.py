@@ -263,7 +263,7 @@ def predict(folder: Annotated[str, tyro.conf.Positional], texts: Annotated[tuple
         for result in run(line for line in lines):
             sink.write(json.dumps(result, ensure_ascii=False, default=lambda x: x.tolist()) + "\n")
     if input is not None:
-        print(f"{len(run.shapes)} programs were compiled, of at most {run.most_shapes}", file=sys.stderr)
+        print(f"programs compiled: {len(run.shapes)}, of at most {run.most_shapes}", file=sys.stderr)
 
 
 def json_of(text: str, where: str) -> Any:

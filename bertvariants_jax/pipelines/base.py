@@ -12,16 +12,18 @@ import numpy as np
 
 from bertvariants_jax.hf.checkpoint import Checkpoint
 
-LENGTHS = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
+LENGTHS = (8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096, 6144, 8192)
 SIZES = (1, 8)         # rows of batches that are not full
 WINDOW = 1024          # texts of a stream that are sorted by length together
+CPU_TOKENS = 1024      # of a batch on a CPU, which runs larger ones slower, as they leave its caches
 
 
 @dataclass
 class Pipeline:
     """What all pipelines share: batches by length, one compilation a shape, results in the order of the texts.
 
-    batch_size: rows of a full batch. max_length: longer texts are cut; the model's own limit if not given.
+    batch_size: rows of a full batch; on a CPU fewer where rows are long. max_length: longer texts are cut; the model's
+    own limit if not given.
     shapes: (rows, tokens) of the programs compiled so far; `most_shapes` bounds their number.
     """
 
@@ -73,8 +75,13 @@ class Pipeline:
     @property
     def most_shapes(self) -> int:
         """How many programs are compiled at most, whatever the texts."""
-        lengths = sum(n < self.max_length for n in LENGTHS) + 1
-        return lengths * (1 + sum(n < self.batch_size for n in SIZES))
+        lengths = (*(n for n in LENGTHS if n < self.max_length), self.max_length)
+        return sum(1 + sum(n < self.most_rows(length) for n in SIZES) for length in lengths)
+
+    def most_rows(self, length: int) -> int:
+        """Rows of a full batch of so many tokens each."""
+        cpu = jax.default_backend() == "cpu"
+        return min(self.batch_size, max(CPU_TOKENS // length, 1)) if cpu else self.batch_size
 
     def stream(self, texts: Iterable[str]) -> Iterator[Any]:
         texts = iter(texts)
@@ -99,19 +106,28 @@ class Pipeline:
 
         lengths: int [B], tokens of each row.
         """
-        order, left = np.argsort(-lengths, kind="stable"), self.checkpoint.tokenizer.padding_side == "left"
-        for first in range(0, len(lengths), self.batch_size):
-            rows = order[first : first + self.batch_size]
-            batch = self.cut(whole, rows, int(lengths[rows].max()))
-            out = jax.device_get(self.run(self.checkpoint.params, batch))
-            for place, row in enumerate(rows.tolist()):
-                column = batch["input_ids"].shape[1] - int(lengths[row]) if left else 0
-                yield row, {key: value[place] for key, value in out.items()}, column
+        order, ready, first = np.argsort(-lengths, kind="stable"), None, 0
+        while first < len(order):
+            longest = int(lengths[order[first]])
+            length = min((n for n in (*LENGTHS, self.max_length) if longest <= n <= self.max_length), default=longest)
+            rows = order[first : first + self.most_rows(length)]
+            batch = self.cut(whole, rows, length)
+            running = rows, length, self.run(self.checkpoint.params, batch)
+            if ready:                              # read only while the next batch is computed
+                yield from self.rows_of(*ready, lengths)
+            ready, first = running, first + len(rows)
+        if ready:
+            yield from self.rows_of(*ready, lengths)
 
-    def cut(self, whole: dict[str, np.ndarray], rows: np.ndarray, longest: int) -> dict[str, np.ndarray]:
-        """The rows at the next of LENGTHS and of SIZES or the full batch, filled with copies of the first."""
-        length = min((n for n in (*LENGTHS, self.max_length) if longest <= n <= self.max_length), default=longest)
-        size = next((n for n in SIZES if len(rows) <= n < self.batch_size), self.batch_size)
+    def rows_of(self, rows: np.ndarray, length: int, out: dict[str, jax.Array], lengths: np.ndarray) -> Iterator[tuple]:
+        out, left = jax.device_get(out), self.checkpoint.tokenizer.padding_side == "left"
+        for place, row in enumerate(rows.tolist()):
+            yield row, {key: value[place] for key, value in out.items()}, length - int(lengths[row]) if left else 0
+
+    def cut(self, whole: dict[str, np.ndarray], rows: np.ndarray, length: int) -> dict[str, np.ndarray]:
+        """The rows at this length and at the next of SIZES or the full batch, filled with copies of the first."""
+        full = self.most_rows(length)
+        size = next((n for n in SIZES if len(rows) <= n < full), full)
         rows = np.concatenate([rows, np.repeat(rows[:1], size - len(rows))])
         tokenizer, batch = self.checkpoint.tokenizer, {}
         fills = {"input_ids": tokenizer.pad_token_id, "token_type_ids": tokenizer.pad_token_type_id}
