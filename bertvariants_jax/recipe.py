@@ -19,7 +19,7 @@ import tyro
 
 from bertvariants_jax.data.batch import check
 from bertvariants_jax.data.pack import Packed
-from bertvariants_jax.data.pipeline import Pipeline, pipeline
+from bertvariants_jax.data.pipeline import Examples, Pipeline, pipeline
 from bertvariants_jax.hf.checkpoint import Checkpoint, Pooling, Report, load, read_config, save
 from bertvariants_jax.layers.dense import Compute
 from bertvariants_jax.models import VARIANTS, find_size
@@ -182,18 +182,11 @@ def run(recipe: Recipe, out: str | Path) -> Outcome:
         whole = math.ceil(settings.epochs * len(work.train.maker.examples) / settings.batch_size)
         settings = replace(settings, steps=min(settings.steps or whole, whole))
 
-    def batches(split: str) -> tuple[Any, Pipeline]:
-        batch_size = recipe.settings.batch_size
-        examples = task.examples(split, work.tokenizer, cache_folder() / "corpora", batch_size)
-        return examples, pipeline(examples, batch_size=batch_size, shuffle=False, epochs=1,
-                                  corrupt=task.corrupt(examples, work.tokenizer, settings.seed),
-                                  process_index=jax.process_index(), process_count=jax.process_count())
-
     held, mesh = [], []
 
     def measure(params, step: int) -> dict[str, float]:
         if not held:
-            held.append(batches(VALIDATION))
+            held.append(evaluation_data(task, VALIDATION, network, work.tokenizer, recipe.settings.batch_size, settings.seed))
             mesh.append(loop.make_mesh(settings.mesh) if settings.parallel == "mesh" else None)
         return assess(task, objective, params, *held[0], mesh[0])
 
@@ -315,11 +308,9 @@ def prepare(recipe: Recipe, out: Path) -> Work:
             raise ValueError(f"the {name} {task.companions()[name]} has another vocabulary than the model")
     objective = task.objective(network, **companions)
     examples = task.examples(TRAIN, tokenizer, cache_folder() / "corpora", settings.batch_size)
-    rows = settings.data_rows
-    if task.counts_texts and isinstance(examples, Packed):
-        rows = packed_rows(examples, settings)
-        if not rows or not network.variant.packs:
-            examples, rows = examples.examples, settings.data_rows
+    rows, dense = settings.data_rows, task.packed(examples) if network.variant.packs else None
+    if dense is not None and (fitting := packed_rows(dense, settings)):
+        examples, rows = dense, fitting
     data = pipeline(examples, batch_size=rows, seed=settings.seed, shuffle=task.shuffle,
                     corrupt=task.corrupt(examples, tokenizer, settings.seed), workers=recipe.workers,
                     process_index=jax.process_index(), process_count=jax.process_count())
@@ -359,10 +350,25 @@ def assess(task: Task, objective: Objective, params, examples, data: Pipeline, m
     return task.score(examples, answers(objective, params, data, mesh))
 
 
+def evaluation_data(task: Task, split: str, network: Network, tokenizer: Tokenizer, batch_size: int, seed: int
+                    ) -> tuple[Examples, Pipeline]:
+    """The examples of a split, and this host's batches of them, each once and in order; packed where the task packs them."""
+    examples = rows = task.examples(split, tokenizer, cache_folder() / "corpora", batch_size)
+    if network.variant.packs and (dense := task.packed(examples)) is not None:
+        rows, batch_size = dense, max(batch_size * len(dense) // len(examples), 1)
+    return examples, pipeline(rows, batch_size=batch_size, shuffle=False, epochs=1,
+                              corrupt=task.corrupt(rows, tokenizer, seed),
+                              process_index=jax.process_index(), process_count=jax.process_count())
+
+
 def answers(objective: Objective, params, data: Pipeline, mesh=None) -> dict[str, np.ndarray]:
     """The objective's predictions for all examples of an evaluation pipeline, in order."""
-    outputs = [out for _, out in evaluation.predictions(objective, params, data, mesh)]
-    return {key: np.concatenate([out[key] for out in outputs]) for key in outputs[0]}
+    found, packed = list(evaluation.predictions(objective, params, data, mesh)), data.maker.examples
+    outputs = {key: np.concatenate([out[key] for _, out in found]) for key in found[0][1]}
+    if not isinstance(packed, Packed):
+        return outputs
+    used, place = np.concatenate([batch["sequence_weights"] for batch, _ in found]) > 0, np.argsort(packed.members)
+    return {key: value[used][place] for key, value in outputs.items()}
 
 
 def evaluate(folder: str | Path, task: Task, split: str = VALIDATION, batch_size: int = 32,
@@ -395,9 +401,7 @@ def evaluate(folder: str | Path, task: Task, split: str = VALIDATION, batch_size
     if longest and task.max_length > longest:
         task = replace(task, max_length=longest)
     companions = {name: load(place) for name, place in task.companions().items()}
-    examples = task.examples(split, tokenizer, cache_folder() / "corpora", batch_size)
-    data = pipeline(examples, batch_size=batch_size, shuffle=False, epochs=1,
-                    corrupt=task.corrupt(examples, tokenizer, 0))
+    examples, data = evaluation_data(task, split, network, tokenizer, batch_size, 0)
     check(data.batch(0), vocab_size, getattr(network.config, "type_vocab_size", None) or None, longest)
     params, objective = task.initial(network, checkpoint.params, **companions), task.objective(network, **companions)
     if not task.best:

@@ -35,8 +35,8 @@ class Classify(Task):
     metrics: of METRICS; the first one says which checkpoint is best. positive: the class of the metric f1, as it stands
     in the data; that of id 1 if not given.
     official: what the prediction file is called, without its ending.
-    pack: put several short texts into one row for training, where that leaves out much padding; a step still takes as
-    many texts as the batch size says, on average.
+    pack: put several short texts into one row, where that leaves out much padding; a batch still takes as many texts as
+    its size says, on average.
     """
 
     data: str = ""
@@ -63,8 +63,6 @@ class Classify(Task):
     rows: int = 0
 
     known_metrics = tuple(METRICS)
-    counts_texts = True
-
     def __post_init__(self):
         if unknown := [name for name in self.metrics if name not in self.known_metrics]:
             raise ValueError(f"task.metrics holds {unknown[0]!r}; known: {', '.join(self.known_metrics)}")
@@ -163,15 +161,19 @@ class Classify(Task):
     def values_or(self, otherwise: tuple[str, ...]) -> tuple[str, ...]:
         return otherwise if self.regression else self.values
 
-    def examples(self, split: str, tokenizer, cache: Path | None = None, batch_size: int = 1) -> "Rows | Packed":
+    def examples(self, split: str, tokenizer, cache: Path | None = None, batch_size: int = 1) -> "Rows":
         """Raises ValueError for a missing field or a label outside the classes, naming the row."""
         picked = self.picked(split)
-        rows = Rows(picked, [row[self.text] for row in picked], [row[self.pair] for row in picked] if self.pair else None,
+        return Rows(picked, [row[self.text] for row in picked], [row[self.pair] for row in picked] if self.pair else None,
                     self.gold(picked, split), tokenizer, self.max_length)
-        if split != TRAIN or not self.pack or tokenizer.padding_side != "right":
-            return rows
-        dense = packed(rows, max(rows.length, min(PACKED, self.max_length)), most=16, pad_token_id=tokenizer.pad_token_id)
-        return dense if len(dense) * dense.length < 0.75 * len(rows) * rows.length else rows
+
+    def packed(self, examples: "Rows") -> Packed | None:
+        tokenizer = examples.tokenizer
+        if not self.pack or tokenizer.padding_side != "right":
+            return None
+        dense = packed(examples, max(examples.length, min(PACKED, self.max_length)), most=16,
+                       pad_token_id=tokenizer.pad_token_id)
+        return dense if len(dense) * dense.length < 0.75 * len(examples) * examples.length else None
 
     def number(self, value, where: str, row: int) -> int | float:
         """The id of a label, or the number to regress to."""

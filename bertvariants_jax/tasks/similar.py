@@ -52,6 +52,9 @@ class Similar(Classify):
             picked, labels = [picked[i] for i in kept], labels[kept]
         return Pairs([(row[self.text], row[self.pair]) for row in picked], labels, tokenizer, self.max_length, self.most)
 
+    def packed(self, examples: "Pairs") -> None:
+        return None
+
     def objective(self, network, **companions):
         pooling = self.pooling or "mean"
         return similarity(network, pooling) if self.loss == "cosine" else contrastive(network, pooling, self.temperature)

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from bertvariants_jax.data.pack import Packed
 from bertvariants_jax.data.pipeline import Corrupt, Examples
 from bertvariants_jax.objectives.objective import Objective
 
@@ -17,13 +18,11 @@ class Task:
 
     heads: the network's heads that it trains. best: the evaluation metric that a checkpoint is kept by ("" is none).
     shuffle: whether training draws a new order of the examples in each epoch, or reads them as they stand.
-    counts_texts: whether a batch's size counts the texts that packed rows hold, and not the rows.
     pooling: how it makes vectors of texts ("mean", "max", "cls"), which the model's folder then says; "" is not at all.
     """
 
     best = ""
     shuffle = True
-    counts_texts = False
     pooling = ""
 
     @property
@@ -48,6 +47,11 @@ class Task:
         batch_size: rows of a global batch, for examples whose order depends on it.
         """
         raise NotImplementedError
+
+    def packed(self, examples: Examples) -> Packed | None:
+        """Rows that hold several of these examples each, where that leaves out much padding; batches still count
+        examples. None where each has a row of its own."""
+        return None
 
     def corrupt(self, examples: Examples, tokenizer: Any, seed: int) -> Corrupt | None:
         """The masking of a batch of these examples, None where there is none."""
