@@ -182,13 +182,12 @@ def run(recipe: Recipe, out: str | Path) -> Outcome:
         whole = math.ceil(settings.epochs * len(work.train.maker.examples) / settings.batch_size)
         settings = replace(settings, steps=min(settings.steps or whole, whole))
 
-    held, mesh = [], []
+    # made before the first step, so that its faults cost none
+    examples, held = evaluation_data(task, VALIDATION, network, work.tokenizer, recipe.settings.batch_size, settings.seed)
+    mesh = loop.make_mesh(settings.mesh) if settings.parallel == "mesh" else None
 
     def measure(params, step: int) -> dict[str, float]:
-        if not held:
-            held.append(evaluation_data(task, VALIDATION, network, work.tokenizer, recipe.settings.batch_size, settings.seed))
-            mesh.append(loop.make_mesh(settings.mesh) if settings.parallel == "mesh" else None)
-        return assess(task, objective, params, *held[0], mesh[0])
+        return assess(task, objective, params, examples, held, mesh)
 
     def export(params, folder: Path) -> None:
         models = objective.exports(params) if objective.exports else {folder.name: (network, params)}
@@ -203,10 +202,10 @@ def run(recipe: Recipe, out: str | Path) -> Outcome:
     whole = settings.batch_size / settings.data_rows * jax.process_count()
     outcome = loop.train(objective, work.train, settings, recipe.optim, out, evaluate=measure, export=export,
                          params=work.params, config=recipe.as_json(), flops_per_step=3.0 * forward * whole)
-    if task.best and held and outcome.stopped_by in ("steps", "data") and jax.process_index() == 0:
-        found = {key.removeprefix("best/"): value for key, value in outcome.metrics.items() if key.startswith("best/")}
-        keep_scores(out, {"step": found.pop("step"), "metrics": found, "baseline": task.baseline(held[0][0]),
-                          "examples": len(held[0][0])})
+    found = {key.removeprefix("best/"): value for key, value in outcome.metrics.items() if key.startswith("best/")}
+    if task.best and found and outcome.stopped_by in ("steps", "data") and jax.process_index() == 0:
+        keep_scores(out, {"step": found.pop("step"), "metrics": found, "baseline": task.baseline(examples),
+                          "examples": len(examples)})
     return outcome
 
 

@@ -5,8 +5,13 @@
     bertvariants evaluate runs/wnut17/model --task wnut17 --data ner/wnut17
     bertvariants evaluate --predictions predictions.conll --task wnut17 --data ner/wnut17
 
---data is the folder of the task's own files (CoNLL-2003 also comes from TFDS). Any other file of words and tags:
---task.data conll:FILE (or conll:FILE#COLUMN), --task.evaluation conll:FILE, --task.types of its entities.
+--data is the folder of the task's own files (CoNLL-2003 also comes from TFDS), or an address of your own sentences:
+
+    bertvariants train experiments/ner.py --data conll:mine.conll --task.evaluation conll:dev.conll --out runs/mine
+    bertvariants train experiments/ner.py --data tsv:mine.tsv --task.words text --task.tags tags --out runs/mine
+
+The entities' types are those of the tags there, and without --task.evaluation a tenth is kept aside; conll:FILE#COLUMN is
+a file whose tags stand in another column than the last.
 
 Measured on WNUT 2017 with all-MiniLM-L6-v2 (6 layers, 384, uncased), 2 busy CPU cores, float32: entity F1 0.422 on the
 1,009 sentences of dev (precision 0.526, recall 0.353) after 198 steps in 6 minutes, --epochs 1.5 --optim.rate 4e-4
@@ -19,7 +24,7 @@ from bertvariants_jax.recipe import task as named
 
 def recipe(task: str = "conll2003", data: str = "", start: str = "google-bert/bert-base-cased",
            variant: str = "", tokenizer: str = "") -> Recipe:
-    """task: conll2003, conll2000, wnut17, msra. data: folder of its files. start: folder or hub id of weights, "" for
+    """task: conll2003, conll2000, wnut17, msra. data: folder of its files, or an address. start: folder or hub id of weights, "" for
     fresh ones of `variant`. variant: whose paper's way of fine-tuning; that of `start` if not given. tokenizer: folder,
     where start has none."""
     optim, settings = finetune(variant or start, "ner")

@@ -9,7 +9,7 @@ import pytest
 import bertvariants_jax as bv
 from bertvariants_jax.data.pack import Packed
 from bertvariants_jax.models import VARIANTS
-from bertvariants_jax.recipe import answers, evaluate, evaluation_data
+from bertvariants_jax.recipe import Recipe, Settings, answers, evaluate, evaluation_data, model, run
 from bertvariants_jax.tasks.classify import Classify
 from bertvariants_jax.tasks.task import VALIDATION
 from bertvariants_jax.text import train
@@ -45,3 +45,18 @@ def test_the_same_digits(table, name, tmp_path):
         assert scores == found[0][1]
     bv.save(bv.Checkpoint(network, params, tokenizer), tmp_path)
     assert evaluate(tmp_path, task) == found[0][1] and evaluate(tmp_path, task, batch_size=4) == found[0][1]
+
+
+def test_a_fault_in_evaluation_data_costs_no_step(table, tmp_path):
+    address, tokenizer = table
+    tokenizer.save(tmp_path / "tokenizer")
+    (tmp_path / "dev.tsv").write_text("text\tlabel\ngood\tup\nbad\tsideways\n")
+    tiny = model("bert", str(tmp_path / "tokenizer"), hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
+                 intermediate_size=16, max_position_embeddings=64)
+    recipe = Recipe(Classify(address, f"tsv:{tmp_path / 'dev.tsv'}", max_length=32), tiny, settings=Settings(steps=2, batch_size=8))
+    with pytest.raises(ValueError, match=r"dev.tsv: row 1 has the label 'sideways'; the classes are: down, so, up"):
+        run(recipe, tmp_path / "run")
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+    few = replace(recipe, task=Classify(f"tsv:{tmp_path / 'dev.tsv'}", max_length=32))
+    with pytest.raises(ValueError, match=r"none of its 2 rows is left for validation with task.held_out 0.1"):
+        run(few, tmp_path / "few")

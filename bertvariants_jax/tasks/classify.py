@@ -128,6 +128,9 @@ class Classify(Task):
         if not self.evaluation and split != TEST:
             aside = noise.uniform(0, "classify/held out", 0, number, 1)[:, 0] < self.held_out
             number = number[~aside if split == TRAIN else aside]
+            if not len(number):
+                raise ValueError(f"{rows.address}: none of its {len(rows)} rows is left for {split} with task.held_out "
+                                 f"{self.held_out}; task.evaluation names rows to evaluate on")
         if split == TRAIN and self.rows:
             number = number[: self.rows]
         if rows.skipped:

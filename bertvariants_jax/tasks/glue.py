@@ -13,8 +13,9 @@ from bertvariants_jax.tasks.classify import Classify
 class Row:
     """folder: of the TSV files. files: their fields text, pair and label ("" is no pair). tfds: text and pair there.
 
+    train, dev, test: the files, "" where there is none. tfds_splits: TFDS's names of those.
     names: what the classes are called, in TFDS's (and HF's) order of ids; () is a regression. spelled: as the files
-    write them, where that is not the name. train, dev, test: the files. tfds_splits: TFDS's names of those.
+    write them, where that is not the name.
     columns: the names of fields, where train and dev have no header. official: the leaderboard's file.
     otherwise: the row where this one's files are not there.
     """
@@ -60,10 +61,10 @@ GLUE = {
     "wnli": Row("WNLI", (*SENTENCES, "label"), SENTENCES, ("not_entailment", "entailment"), "WNLI", BITS),
     # the diagnostic set, which a model of MNLI answers; of its two files one has labels
     "ax": Row("diagnostic", ("Premise", "Hypothesis", "Label"), ("premise", "hypothesis"), NLI, "AX",
-              metrics=("matthews",), train="diagnostic-full", dev="diagnostic-full", test="diagnostic-full",
-              tfds_splits=("test", "test", "test"),
+              metrics=("matthews",), train="", dev="diagnostic-full", test="diagnostic-full",
+              tfds_splits=("", "test", "test"),
               otherwise=Row("diagnostic", (*SENTENCES, "label"), ("premise", "hypothesis"), NLI, "AX",
-                            metrics=("matthews",), train="diagnostic", dev="diagnostic", test="diagnostic")),
+                            metrics=("matthews",), train="", dev="diagnostic", test="diagnostic")),
 }
 
 # what the average is over, the parts of each with equal weight; papers leave out wnli
@@ -78,31 +79,31 @@ def glue(task: str = "sst2", data: str = "", **options) -> Classify:
     if task not in GLUE:
         raise ValueError(f"unknown task {task!r}; known: {', '.join(GLUE)}")
     row = GLUE[task]
-    if data and row.otherwise and not any(path.is_file() for path in files(Path(data), row, quiet=True)):
+    if data and row.otherwise and not any(path and path.is_file() for path in files(Path(data), row, quiet=True)):
         row = row.otherwise
     spelled = row.spelled or row.names
     common = {"names": row.names, "spelled": spelled, "metrics": row.metrics, "official": row.official,
               "regression": not row.names, **options}
     if not data:
-        addresses = [f"tfds:glue/{row.config or task}:{split}" for split in row.tfds_splits]
+        addresses = [f"tfds:glue/{row.config or task}:{split}" if split else "" for split in row.tfds_splits]
         return Classify(*addresses, text=row.tfds[0], pair=row.tfds[1],
                         classes=tuple(str(i) for i in range(len(row.names))), **common)
-    addresses = [f"tsv:{path}" for path in files(Path(data), row)]
+    addresses = [f"tsv:{path}" if path else "" for path in files(Path(data), row)]
     text, pair, label = row.files
     return Classify(*addresses, text=text, pair=pair, label=label, header=not row.columns, columns=row.columns,
                     skip_bad_rows=row.skip_bad_rows, classes=spelled, **common)
 
 
-def files(folder: Path, row: Row, quiet: bool = False) -> list[Path]:
-    """train, dev and test file; one that is not there by the name that it should have."""
+def files(folder: Path, row: Row, quiet: bool = False) -> list[Path | None]:
+    """train, dev and test file; one that is not there by the name that it should have, None where the row has none."""
     stems, places = (row.train, row.dev, row.test), (folder, folder / row.folder)
     found = [next((path for place in places for end in (".tsv", ".tsv.gz") if (path := place / f"{stem}{end}").is_file()),
                   None) for stem in stems]
     if not any(found) and not quiet:
-        raise FileNotFoundError(f"{folder}: no {', '.join(f'{stem}.tsv' for stem in dict.fromkeys(stems))} there (.gz "
-                                f"neither), nor in {row.folder}/")
+        wanted = ", ".join(f"{stem}.tsv" for stem in dict.fromkeys(stems) if stem)
+        raise FileNotFoundError(f"{folder}: no {wanted} there (.gz neither), nor in {row.folder}/")
     place = next((path.parent for path in found if path), folder)
-    return [path or place / f"{stem}.tsv" for path, stem in zip(found, stems, strict=True)]
+    return [path or (place / f"{stem}.tsv" if stem else None) for path, stem in zip(found, stems, strict=True)]
 
 
 def average(scores: Mapping[str, Mapping[str, float]]) -> tuple[float, tuple[str, ...]]:

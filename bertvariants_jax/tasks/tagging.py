@@ -14,7 +14,7 @@ import numpy as np
 
 from bertvariants_jax.data import conll, noise
 from bertvariants_jax.data.batch import IGNORED, pad
-from bertvariants_jax.data.source import Source, open_source, read_lines
+from bertvariants_jax.data.source import KINDS, Source, open_source, read_lines
 from bertvariants_jax.objectives.finetune import tagging
 from bertvariants_jax.tasks import entities
 from bertvariants_jax.tasks.task import TRAIN, VALIDATION, Task
@@ -113,7 +113,11 @@ class Tagging(Task):
             tags=entities.tagged(entities.entities(s.tags), len(s.tags), self.encoding)) for s in found]
         if not self.evaluation and split in (TRAIN, VALIDATION):
             aside = noise.uniform(0, "tagging/held out", 0, np.arange(len(found)), 1)[:, 0] < self.held_out
-            found = [s for s, apart in zip(found, aside, strict=True) if apart == (split == VALIDATION)]
+            kept = [s for s, apart in zip(found, aside, strict=True) if apart == (split == VALIDATION)]
+            if not kept:
+                raise ValueError(f"{rows.address}: none of its {len(found)} sentences is left for {split} with task.held_out "
+                                 f"{self.held_out}; task.evaluation names sentences to evaluate on")
+            found = kept
         return found[: self.rows] if split == TRAIN and self.rows else found
 
     def read(self, row: Mapping, number: int, address: str) -> Sentence:
@@ -330,13 +334,16 @@ TAGGING = {
 
 
 def ner(task: str = "conll2003", data: str = "", **options) -> Tagging:
-    """A task of TAGGING from the files of the folder `data` (gzipped or not), or from TFDS where it has the task.
+    """A task of TAGGING from the files of the folder `data` (gzipped or not), or from TFDS where it has the task; or with
+    a data address (conll:FILE) your own sentences, whatever `task` says.
 
     CoNLL-2000 has no validation data: its test data is both, as in the papers.
     Raises ValueError for an unknown task, FileNotFoundError where the folder has no training or validation file.
     """
     if task not in TAGGING:
         raise ValueError(f"unknown task {task!r}; known: {', '.join(TAGGING)}")
+    if data.partition(":")[0] in KINDS:
+        return Tagging(data, **options)
     row = TAGGING[task]
     if not data:
         if not row.tfds:

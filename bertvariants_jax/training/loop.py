@@ -219,18 +219,25 @@ class Run:
             self.finish(AHEAD)
             stopped_by = stop(self.done)
             ends = batch is None or stopped_by is not None
-            scores = None
+            scores, best, failure = None, False, None
             if evaluate is not None and not stopped_by and (ends or due(self.done, settings.eval_every)):
                 self.finish(0)
-                with self.paused():
-                    scores = {key.removeprefix("eval/"): float(value)
-                              for key, value in evaluate(state["params"], self.done).items()}
-                    self.record({f"eval/{key}": value for key, value in scores.items()})
-            if ends or due(self.done, settings.save_every) or self.is_best(scores):
+                try:
+                    with self.paused():
+                        scores = {key.removeprefix("eval/"): float(value)
+                                  for key, value in evaluate(state["params"], self.done).items()}
+                        self.record({f"eval/{key}": value for key, value in scores.items()})
+                        best = self.is_best(scores)
+                except Exception as error:  # whatever became of the evaluation, the steps are kept
+                    scores, failure = None, error
+            if ends or due(self.done, settings.save_every) or best or failure:
                 self.finish(0)
                 with self.paused():
                     self.checkpoints.save(self.done, {**state, "rng": rng}, data=here, config=self.config,
                                           metrics=scores)
+            if failure:
+                self.checkpoints.wait()
+                raise failure
             if ends:
                 self.write()
                 return stopped_by or ("steps" if last else "data")

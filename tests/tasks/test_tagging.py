@@ -91,6 +91,15 @@ def test_the_named_task_and_its_splits(folder):
     assert next(iter(rows.documents())).sentences
 
 
+def test_your_own_sentences(folder, tmp_path):
+    (tmp_path / "mine.tsv").write_text("text\ttags\n" + "He met Ann\tO O B-who\n" * 40)
+    own = ner("conll2003", f"tsv:{tmp_path / 'mine.tsv'}", words="text", max_length=64)
+    assert own.labels() == ("O", "B-who", "I-who") and own.max_length == 64
+    assert len(own.sentences("train")) + len(own.sentences("validation")) == 40 and own.sentences("validation")
+    one = ner("wnut17", f"conll:{next(folder.glob('*train*'))}")
+    assert one.sentences("train")[0].words and not one.names
+
+
 def test_labels_stand_on_first_pieces(folder, tokenizer):
     task = ner("conll2003", str(folder), max_length=64)
     examples = task.examples("train", tokenizer)

@@ -182,6 +182,18 @@ def test_without_a_metric_the_last_parameters_are_exported(tmp_path):
     assert jax.tree.map(lambda x: x.tobytes(), exported[0]) == final(tmp_path)[1]
 
 
+def test_an_evaluation_that_fails_loses_no_step(tmp_path):
+    def evaluate(params, step):
+        if step == 7:
+            raise ValueError("row 3 is broken")
+        return {"loss": 1.0}
+
+    with pytest.raises(ValueError, match="row 3 is broken"):
+        run(tmp_path, evaluate=evaluate, eval_every=7, save_every=100)
+    assert final(tmp_path)[0] == 7
+    assert run(tmp_path, evaluate=lambda params, step: {"loss": float(step)}, eval_every=7, save_every=100).step == 12
+
+
 def test_a_metric_that_is_not_there_is_named(tmp_path):
     with pytest.raises(ValueError, match=r"keep_best is 'f1', but the evaluation gives \['accuracy'\]"):
         run(tmp_path, evaluate=lambda params, step: {"accuracy": 1.0}, eval_every=2, keep_best="f1")
