@@ -6,6 +6,7 @@ import importlib.util
 import inspect
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -21,6 +22,10 @@ bertvariants COMMAND --help tells a command's flags, with an example. --tracebac
 
 class Failure(Exception):
     """A command that ran and found against what it was asked to check."""
+
+
+class Misuse(Exception):
+    """Arguments that do not go together."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -46,11 +51,11 @@ def main(argv: list[str] | None = None) -> int:
             train(rest)
         else:
             tyro.cli(COMMANDS[name], prog=f"bertvariants {name}", description=inspect.getdoc(COMMANDS[name]), args=rest)
-    except (ValueError, OSError, Failure, ImportError) as error:
+    except (ValueError, TypeError, OSError, Failure, Misuse, ImportError) as error:
         if traceback:
             raise
         print(f"bertvariants {name}: {' '.join(str(error).split())}", file=sys.stderr)
-        return 1
+        return 2 if isinstance(error, Misuse) else 1
     except SystemExit as stop:
         return int(stop.code or 0)
     return 0
@@ -208,7 +213,7 @@ def evaluate(folder: Annotated[str, tyro.conf.Positional] = "", task: str = tyro
         max_length: tokens of a row; the task's own number without it.
     """
     if bool(folder) == (predictions is not None):
-        raise ValueError("give a model folder, or --predictions FILE, and not both")
+        raise Misuse("give a model folder, or --predictions FILE, and not both")
     prepare_jax()
     from rich.console import Console
     from rich.table import Table
@@ -245,25 +250,46 @@ def predict(folder: Annotated[str, tyro.conf.Positional], texts: Annotated[tuple
         options: of the pipeline, as JSON: '{"aggregation_strategy": "simple"}'.
     """
     if bool(texts) == (input is not None):
-        raise ValueError("give texts, or --input FILE, and not both")
+        raise Misuse("give texts, or --input FILE, and not both")
+    if input is not None and not input.exists():
+        raise FileNotFoundError(f"there is no file {input}")
+    if input is not None and output is not None and output.exists() and output.samefile(input):
+        raise Misuse(f"--output {output} is the input")
+    chosen = json_of(options, "--options")
+    if not isinstance(chosen, dict):
+        raise Misuse(f"--options should be a JSON object, such as {{\"top_k\": 3}}, not {options}")
     prepare_jax()
     from bertvariants_jax.hf.checkpoint import load
     from bertvariants_jax.pipelines import pipeline, task_of
 
     checkpoint = load(folder)
     run = pipeline(task or task_of(checkpoint), checkpoint, batch_size=batch_size)
-    run = run.having(json_of(options, "--options")) if options != "{}" else run
+    run = run.having(chosen) if chosen else run
+    # A file is whole or it is what it was before; what came out until a failure stands beside it.
+    part = output.with_name(output.name + ".part") if output is not None and (output.is_file() or not output.exists()) else output
     with contextlib.ExitStack() as files:
-        lines = texts
-        if input is not None:
-            lines = (line.rstrip("\n") for line in files.enter_context(open(input, encoding="utf-8")))
-            if input.suffix == ".jsonl":
-                lines = (json_of(line, f"{input}, line {number}") for number, line in enumerate(lines, 1) if line.strip())
-        sink = sys.stdout if output is None else files.enter_context(open(output, "w", encoding="utf-8"))
-        for result in run(line for line in lines):
-            sink.write(json.dumps(result, ensure_ascii=False, default=lambda x: x.tolist()) + "\n")
+        sink = sys.stdout if part is None else files.enter_context(open(part, "w", encoding="utf-8"))
+        for result in run(value for value in (texts if input is None else inputs_of(input))):
+            line = json.dumps(result, ensure_ascii=False, default=lambda x: x.tolist())
+            sink.write(line.encode("utf-8", "backslashreplace").decode() + "\n")      # JSON's own escape of a lone surrogate
+    if part != output:
+        part.replace(output)
     if input is not None:
         print(f"programs compiled: {len(run.shapes)}, of at most {run.most_shapes}", file=sys.stderr)
+
+
+def inputs_of(path: Path) -> Iterator[Any]:
+    """The lines of a file, or of a .jsonl the values. Raises ValueError, naming the line, for what is neither."""
+    with open(path, encoding="utf-8-sig") as file:
+        number = 0
+        try:
+            for number, line in enumerate(file, 1):
+                if path.suffix != ".jsonl":
+                    yield line.rstrip("\n")
+                elif line.strip():
+                    yield json_of(line, f"{path}, line {number}")
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{path}, behind line {number}: not UTF-8 ({error})") from None
 
 
 def json_of(text: str, where: str) -> Any:
@@ -321,7 +347,7 @@ def report(runs: Annotated[tuple[Path, ...], tyro.conf.Positional], out: Path = 
     from bertvariants_jax.training.report import write_report
 
     if not runs:
-        raise ValueError("name one run or several")
+        raise Misuse("name one run or several")
     curves = [inner for run in runs for inner in ([run] if (run / "metrics.jsonl").is_file() else
                                                   sorted(run.glob("seed-*/"))) or [run]]
     print(write_report(curves, out))

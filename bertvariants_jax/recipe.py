@@ -280,7 +280,7 @@ def prepare(recipe: Recipe, out: Path) -> Work:
                           revision=recipe.model.revision or None)
         task = task.fitted(checkpoint.config.id2label, checkpoint.pooling and checkpoint.pooling.mode)
     labels = task.labels()
-    changed = {} if labels is None else {"id2label": labels}
+    changed = {} if labels is None else {"id2label": labels, "problem_type": task.problem_type}
     if start:
         tokenizer = Tokenizer.load(recipe.model.tokenizer) if recipe.model.tokenizer else checkpoint.tokenizer
         if tokenizer is None:

@@ -130,7 +130,12 @@ def test_the_flags_of_a_recipe_are_its_fields(capsys):
     (["train", "experiments/quickstart.py", "--out", "x", "--task.mask-rate", "2"], 2, "between 0 and 1"),
     (["evaluate", "no/such/folder", "--task", "sst2"], 1, "no/such/folder"),
     (["evaluate", ".", "--task", "sst9"], 1, "unknown task 'sst9'"),
-    (["predict", "folder"], 1, "give texts, or --input"),
+    (["predict", "folder"], 2, "give texts, or --input"),
+    (["predict", "folder", "x", "--options", "null"], 2, "--options should be a JSON object"),
+    (["predict", "folder", "--input", "README.md", "--output", "README.md"], 2, "--output README.md is the input"),
+    (["predict", "folder", "--input", "no/such/file"], 1, "there is no file no/such/file"),
+    (["evaluate", "--task", "sst2"], 2, "give a model folder, or --predictions"),
+    (["report"], 2, "name one run or several"),
     (["variants", "bert-tyni"], 1, "did you mean bert-tiny"),
 ])
 def test_bad_usage_gets_one_clear_message(arguments, code, said, capsys, monkeypatch):

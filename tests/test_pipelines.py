@@ -72,6 +72,63 @@ def test_hard_texts_do_not_fail(small):
     assert np.isfinite(np.stack(vectors)).all()
 
 
+def test_a_generator_that_fails_loses_no_result(small):
+    def broken():
+        yield from ("good", "bad", "film")
+        raise OSError("the disk is gone")
+
+    run, found = bv.pipeline("text-classification", small), []
+    with pytest.raises(OSError, match="the disk is gone"):
+        for row in run(broken()):
+            found.append(row)
+    assert found == run(["good", "bad", "film"])
+    with pytest.raises(TypeError, match="input 1 is None, expected a text"):
+        run(["good", None])
+    for wrong in (None, 5, b"good"):
+        with pytest.raises(TypeError, match="expected a text, a list or an iterable of texts, not"):
+            run(wrong)
+    assert run([]) == [] and list(run(iter([]))) == []
+
+
+@pytest.mark.parametrize("options, message", [
+    ({"batch_size": 0}, "batch_size must be a whole number of at least 1, got 0"), ({"batch_size": "8"}, "batch_size must be"),
+    ({"max_length": 0}, "max_length must be a whole number of at least 1, got 0"), ({"max_length": 2.5}, "max_length must be"),
+    ({"foo": 1}, "TextClassification has no option 'foo'; it has: batch_size"),
+])
+def test_bad_options(small, options, message):
+    with pytest.raises(ValueError, match=message):
+        bv.pipeline("text-classification", small, **options)
+    with pytest.raises(ValueError, match=message):
+        bv.pipeline("text-classification", small)("good", **options)
+
+
+def test_the_problem_says_the_function(small, tmp_path):
+    logits = bv.pipeline("text-classification", small, function_to_apply="none", top_k=None)("good film")
+    for problem, want in (("regression", lambda x: x), ("multi_label_classification", lambda x: 1 / (1 + np.exp(-x)))):
+        other = small.with_heads("classify", problem_type=problem)
+        bv.save(other, tmp_path / problem)
+        assert bv.load(tmp_path / problem).config.problem_type == problem
+        found = bv.pipeline("text-classification", tmp_path / problem, top_k=None)("good film")
+        np.testing.assert_allclose([row["score"] for row in found], [want(row["score"]) for row in logits], rtol=1e-5)
+    (tmp_path / "odd").mkdir()
+    config = (tmp_path / "regression" / "config.json").read_text()
+    (tmp_path / "odd" / "config.json").write_text(config.replace('"regression"', '"guess"'))
+    with pytest.raises(ValueError, match="problem_type is 'guess'; known: regression"):
+        bv.load(tmp_path / "odd")
+
+
+def test_targets_need_no_new_program(small):
+    run = bv.pipeline("fill-mask", small)
+    for targets in (["cat", "dog"], ["mat", "sat"], {"bad", "good"}, (word for word in ("on", "a"))):
+        assert len(run("the [MASK] sat", targets=targets)) == 2
+    three = run("the [MASK] sat", targets=["cat", "dog", "mat"])
+    assert len(three) == 3 and all(row["score"] > 0 for row in three)
+    assert run.run._cache_size() == len(run.shapes) == 2
+    every = {row["token_str"]: row["score"] for row in run("the [MASK] sat", top_k=len(WORDS))}
+    for row in three:
+        assert row["score"] == pytest.approx(every[row["token_str"]], rel=1e-6)
+
+
 def test_what_cannot_be_done_is_said(small):
     with pytest.raises(ValueError, match="unknown pipeline 'translate'"):
         bv.pipeline("translate", small)

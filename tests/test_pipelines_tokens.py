@@ -163,7 +163,7 @@ def test_classes_of_pairs_and_other_functions(small):
     pair = {"text": "the cat", "text_pair": "sat on"}
     want = np.asarray(small.logits("classify", **small.tokenizer("the cat", "sat on")))[0]
     assert run(pair)[0]["label"] == TAGS[want.argmax()] and run([pair])[0] == run(pair)
-    with pytest.raises(ValueError, match="input 1 is 'x', but others are pairs"):
+    with pytest.raises(ValueError, match="'x' is no pair, but others are pairs"):
         run([pair, "x"])
     with pytest.raises(ValueError, match="function_to_apply must be softmax"):
         run("x", function_to_apply="exp")
@@ -298,6 +298,17 @@ def test_the_command(small, tmp_path, capsys):
     (tmp_path / "in.jsonl").write_text('{"context": "the cat"')
     assert main(["predict", str(tmp_path / "choice"), "--input", str(tmp_path / "in.jsonl")]) == 1
     assert "in.jsonl, line 1: not a whole JSON value" in capsys.readouterr().err
+    out, lines = tmp_path / "out.jsonl", '{"context": "the cat", "choices": ["sat", "\\ud83d"]}\n'
+    (tmp_path / "in.jsonl").write_bytes(b"\xef\xbb\xbf" + lines.encode())
+    command = ["predict", str(tmp_path / "choice"), "--input", str(tmp_path / "in.jsonl"), "--output", str(out)]
+    assert main(command) == 0 and set(json.loads(out.read_text())) == {"label", "index", "score", "scores"}
+    before = out.read_text()
+    for wrong, message in (("3\n", "input 1 has no text 'context': 3"), ("[1]\n", "input 1 has no text"), ("null\n", "input 1")):
+        (tmp_path / "in.jsonl").write_text(lines + wrong)
+        assert main(command) == 1 and message in capsys.readouterr().err
+        assert out.read_text() == before and (tmp_path / "out.jsonl.part").read_text() == before      # nothing is lost
+    (tmp_path / "in.jsonl").write_bytes(lines.encode() + b"\xff\n")
+    assert main(command) == 1 and "in.jsonl, behind line" in capsys.readouterr().err
     assert main(["predict", str(tmp_path / "tag"), "x", "--options", '{"strategy": 1}']) == 1
     assert "TokenClassification has no option 'strategy'" in capsys.readouterr().err
 

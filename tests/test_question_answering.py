@@ -56,6 +56,13 @@ def test_what_cannot_be_asked(small):
             call()
 
 
+def test_a_window_given_for_a_call_has_its_own_stride(small):
+    asked = {"question": "who?", "context": "the cat sat on the mat " * 30}
+    run = bv.pipeline("question-answering", small)
+    short = bv.pipeline("question-answering", small, max_length=40)
+    assert run(asked, max_length=40) == short(asked) and short.having({"max_length": 64}).shared == 32
+
+
 def test_hard_contexts(small):
     run = bv.pipeline("question-answering", small, max_length=64, handle_impossible_answer=True)
     contexts = ["", " ", "😀", "​", "مرحبا", "word " * 4000, "x" * 300]

@@ -66,10 +66,16 @@ class Output:
 
 @dataclass(frozen=True)
 class Pooling:
-    """How a sentence encoder makes a vector of a text: "cls", "mean" or "max" of the hidden states, to length 1 or not."""
+    """How a sentence encoder makes a vector of a text: "cls", "mean" or "max" of the hidden states, to length 1 or not.
+
+    max_length: tokens that it reads of a text, None where its folder does not say. unsupported: what else it does to
+    them, which is not done here.
+    """
 
     mode: str = "mean"
     normalize: bool = False
+    max_length: int | None = None
+    unsupported: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -274,7 +280,7 @@ def save(checkpoint: Checkpoint, folder: str | Path) -> Path:
     os.replace(whole, folder / "config.json")
     if checkpoint.tokenizer is not None:
         checkpoint.tokenizer.save(folder)
-    if checkpoint.pooling is not None:
+    if checkpoint.pooling is not None and not checkpoint.pooling.unsupported:
         write_pooling(folder, checkpoint.pooling, network.config.hidden_size)
     return folder
 
@@ -288,10 +294,7 @@ def read_config(folder: str | Path, tensors: Collection[str] = (),
     Raises: FileNotFoundError without the file; ValueError where it is no JSON object or no known model.
     """
     path = _config_file(Path(folder))
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not valid JSON: {error}") from None
+    data = _json_file(path)
     if not isinstance(data, dict):
         raise ValueError(f"{path} should hold a JSON object, not a {type(data).__name__}")
     if path.name != "config.json":                     # the originals' own files: no model_type, and "gelu" is the tanh one
@@ -336,25 +339,40 @@ def write_pooling(folder: Path, pooling: Pooling, width: int) -> None:
     said = {"word_embedding_dimension": width, **{key: mode == pooling.mode for key, mode in POOLED.items()}}
     (folder / "1_Pooling" / "config.json").write_text(json.dumps(said, indent=2) + "\n", encoding="utf-8")
     (folder / "modules.json").write_text(json.dumps(modules, indent=2) + "\n", encoding="utf-8")
+    if pooling.max_length:
+        (folder / "sentence_bert_config.json").write_text(
+            json.dumps({"max_seq_length": pooling.max_length, "do_lower_case": False}, indent=2) + "\n", encoding="utf-8")
 
 
 def read_pooling(folder: str | Path) -> Pooling | None:
-    """What a sentence-transformers folder's `modules.json` and `*_Pooling/config.json` say, None in other folders.
-
-    Raises ValueError for a pooling that we have not.
-    """
-    modules = Path(folder) / "modules.json"
-    if not modules.is_file():
+    """What a sentence-transformers folder says in `modules.json`, `*_Pooling/config.json` (of version 5 and before, or of
+    today) and `sentence_bert_config.json`; None in other folders. Raises ValueError for files that are no JSON."""
+    folder = Path(folder)
+    if not (folder / "modules.json").is_file():
         return None
-    kinds = {str(m.get("type", "")).rsplit(".", 1)[-1]: str(m.get("path", "")) for m in json.loads(modules.read_text())}
-    path = Path(folder) / Path(kinds.get("Pooling", "")).name / "config.json"
+    modules = _json_file(folder / "modules.json")
+    if not isinstance(modules, list) or not all(isinstance(module, dict) for module in modules):
+        raise ValueError(f"{folder / 'modules.json'} should hold a list of objects")
+    kinds = {str(m.get("type", "")).rsplit(".", 1)[-1]: str(m.get("path", "")) for m in modules}
+    path = folder / Path(kinds.get("Pooling", "")).name / "config.json"
     if "Pooling" not in kinds or not path.is_file():
         return None
-    said = json.loads(path.read_text())
-    chosen = [key for key, value in said.items() if key.startswith("pooling_mode") and value is True]
-    if len(chosen) != 1 or chosen[0] not in POOLED:
-        raise ValueError(f"{path}: pooling {', '.join(chosen) or 'none'} is not supported; known: {', '.join(POOLED)}")
-    return Pooling(POOLED[chosen[0]], "Normalize" in kinds)
+    said, length = _json_file(path), folder / "sentence_bert_config.json"
+    chosen = [POOLED.get(key, key) for key, value in said.items() if key.startswith("pooling_mode_") and value is True]
+    chosen = [said["pooling_mode"]] if isinstance(said.get("pooling_mode"), str) else chosen
+    other = [*(kind for kind in kinds if kind not in ("Transformer", "Pooling", "Normalize")),
+             *(f"pooling by {mode}" for mode in chosen if mode not in POOLED.values()),
+             *(["several poolings"] if len(chosen) > 1 else [])]
+    mode = chosen[0] if chosen and chosen[0] in POOLED.values() else "mean"
+    return Pooling(mode, "Normalize" in kinds, _json_file(length).get("max_seq_length") if length.is_file() else None,
+                   tuple(other))
+
+
+def _json_file(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not valid JSON: {error}") from None
 
 
 def _canonical(tensors: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:

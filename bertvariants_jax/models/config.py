@@ -9,7 +9,7 @@ IGNORABLE = frozenset("""
     architectures auto_map _name_or_path _attn_implementation transformers_version torch_dtype dtype
     model_type is_decoder add_cross_attention use_cache gradient_checkpointing position_embedding_type
     directionality pooler_fc_size pooler_num_attention_heads pooler_num_fc_layers pooler_size_per_head
-    pooler_type label2id num_labels finetuning_task problem_type output_past tie_word_embeddings
+    pooler_type label2id num_labels finetuning_task output_past tie_word_embeddings
     bos_token_id eos_token_id sep_token_id cls_token_id mask_token_id decoder_start_token_id
     cross_attention_hidden_size chunk_size_feed_forward output_attentions output_hidden_states return_dict
     torchscript pruned_heads tie_encoder_decoder is_encoder_decoder use_bfloat16 language model_max_length
@@ -17,16 +17,20 @@ IGNORABLE = frozenset("""
 """.split())
 
 
+PROBLEMS = ("regression", "single_label_classification", "multi_label_classification")
+
+
 @dataclass(frozen=True)
 class Config:
     """What every variant's config has; subclasses add the network's sizes under HF's names.
 
     id2label: class names by index (HF's dict, as a tuple). num_labels is its length; one label is a
-    regression.
+    regression. problem_type: one of PROBLEMS, where the file says what the classes' scores are.
     """
 
     id2label: tuple[str, ...] = ("LABEL_0", "LABEL_1")
     pad_token_id: int = 0
+    problem_type: str | None = None
 
     model_type: ClassVar[str] = ""
     required: ClassVar[tuple[str, ...]] = ("vocab_size", "hidden_size", "num_hidden_layers",
@@ -73,6 +77,8 @@ class Config:
         for flag in ("is_decoder", "add_cross_attention", "is_encoder_decoder"):
             if data.get(flag):
                 faults.append(f"{flag} is true: decoders are not supported")
+        if data.get("problem_type") not in (None, *PROBLEMS):
+            faults.append(f"problem_type is {data['problem_type']!r}; known: {', '.join(PROBLEMS)}")
         if data.get("tie_word_embeddings") is False:
             faults.append("tie_word_embeddings is false: an untied decoder is not supported")
         return faults
@@ -82,6 +88,8 @@ class Config:
         data = {"model_type": self.model_type, **dataclasses.asdict(self)}
         data["id2label"] = {str(i): label for i, label in enumerate(self.id2label)}
         data["label2id"] = {label: i for i, label in enumerate(self.id2label)}
+        if self.problem_type is None:
+            del data["problem_type"]
         return {k: list(v) if isinstance(v, tuple) else v for k, v in data.items()}
 
 

@@ -105,6 +105,10 @@ class XLNetConfig(Config):
             faults.append("summary_proj_to_labels is true: a summary that is already the scores is not supported")
         return faults
 
+    def to_json(self):
+        data = super().to_json()
+        return {k: v for k, v in data.items() if k != "d_head" or v is not None}    # transformers 4 compares null with a size
+
 
 class Targets(NamedTuple):
     """Where the query stream stands: place int32 [B, P], and used bool [B, P], false for an empty slot."""

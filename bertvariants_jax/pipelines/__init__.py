@@ -27,10 +27,11 @@ def pipeline(task: str, source: str | Path | Checkpoint, **options) -> Pipeline:
       "token-classification" ("ner"), "multiple-choice" (called with context=, choices= and question=),
       "replaced-tokens", "question-answering" (called with question= and context=).
     source: a checkpoint, folder or hub id. options: those of the pipeline's class, batch_size and max_length.
-    Raises ValueError for an unknown task, a missing head or tokenizer.
+    Raises ValueError for an unknown task or option, a missing head or tokenizer.
     """
     if task not in PIPELINES:
         raise ValueError(f"unknown pipeline {task!r}; known: {', '.join(PIPELINES)}")
+    PIPELINES[task].check_options(options)
     checkpoint = source if isinstance(source, Checkpoint) else load(source)
     return PIPELINES[task](checkpoint, **options)
 

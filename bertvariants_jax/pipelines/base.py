@@ -24,19 +24,24 @@ class Pipeline:
 
     batch_size: rows of a full batch; on a CPU fewer where rows are long. max_length: longer texts are cut; the model's
     own limit if not given.
-    shapes: (rows, tokens) of the programs compiled so far; `most_shapes` bounds their number.
+    shapes: (rows, tokens) of the programs compiled so far; `most_shapes` bounds their number. given: further inputs of
+    all batches, whose sizes then stand in the shapes too.
     """
 
     checkpoint: Checkpoint
     batch_size: int = 32
     max_length: int | None = None
-    shapes: set[tuple[int, int]] = field(default_factory=set, init=False)
+    shapes: set[tuple[int, ...]] = field(default_factory=set, init=False)
+    given: dict[str, np.ndarray] = field(default_factory=dict, init=False, repr=False)
     others: dict[tuple, "Pipeline"] = field(default_factory=dict, init=False, repr=False)
 
     head = ""
     compiled: ClassVar[tuple[str, ...] | None] = None      # options that forward depends on; None: maybe on all
 
     def __post_init__(self):
+        for name, value in (("batch_size", self.batch_size), ("max_length", 1 if self.max_length is None else self.max_length)):
+            if not isinstance(value, int | np.integer) or value < 1:
+                raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
         if self.head and self.head not in self.checkpoint.heads:
             raise ValueError(f"this {self.checkpoint.variant} has no {self.head!r} head; it has: "
                              f"{', '.join(self.checkpoint.heads) or 'none'}")
@@ -47,9 +52,11 @@ class Pipeline:
         self.max_length = min(told) if told else LENGTHS[-1]
 
     def __call__(self, texts: str | Iterable[str], **options: Any) -> Any:
-        """One text gives one result, a list a list, and any other iterable a generator.
+        """One text gives one result, a list a list, and any other iterable a generator, which reads up to WINDOW texts
+        before it gives the first result.
 
         options: of the class, for this call (`targets=`, `top_k=`); programs compiled for them are kept too.
+        Raises TypeError for what is no text, once the results of those before it are given.
         """
         if options:
             return self.having(options)(texts)
@@ -57,14 +64,22 @@ class Pipeline:
             return next(self.stream([texts]))
         if isinstance(texts, list | tuple):
             return list(self.stream(texts))
+        if isinstance(texts, bytes) or not isinstance(texts, Iterable):
+            raise TypeError(f"expected a text, a list or an iterable of texts, not {texts!r:.60}")
         return self.stream(texts)
+
+    @classmethod
+    def check_options(cls, options: Iterable[str]) -> None:
+        """Raises ValueError for one that the class has not."""
+        known = [f.name for f in fields(cls) if f.init and f.name != "checkpoint"]
+        if unknown := [name for name in options if name not in known]:
+            raise ValueError(f"{cls.__name__} has no option {unknown[0]!r}; it has: {', '.join(known)}")
 
     def having(self, options: Mapping[str, Any]) -> "Pipeline":
         """The same pipeline with other options. Raises ValueError for one that it has not."""
-        known = [f.name for f in fields(self) if f.init and f.name != "checkpoint"]
-        if unknown := [name for name in options if name not in known]:
-            raise ValueError(f"{type(self).__name__} has no option {unknown[0]!r}; it has: {', '.join(known)}")
-        options = {name: tuple(value) if isinstance(value, list) else value for name, value in options.items()}
+        self.check_options(options)
+        options = {name: tuple(value) if isinstance(value, Iterable) and not isinstance(value, str) else value
+                   for name, value in options.items()}
         key = tuple(sorted(options.items(), key=lambda item: item[0]))
         if key not in self.others:
             other = self.others[key] = replace(self, **options)
@@ -84,9 +99,25 @@ class Pipeline:
         return min(self.batch_size, max(CPU_TOKENS // length, 1)) if cpu else self.batch_size
 
     def stream(self, texts: Iterable[str]) -> Iterator[Any]:
-        texts = iter(texts)
-        while window := list(itertools.islice(texts, WINDOW)):
+        numbered, failure = enumerate(texts), None
+        while failure is None:
+            window = []
+            try:
+                for number, text in itertools.islice(numbered, WINDOW):
+                    self.check(number, text)
+                    window.append(text)
+            except Exception as error:                 # the results of what came before it are not lost
+                failure = error
+            if not window:
+                break
             yield from self.window(window)
+        if failure is not None:
+            raise failure
+
+    def check(self, number: int, text: Any) -> None:
+        """Raises TypeError or ValueError for what is no input of this pipeline."""
+        if not isinstance(text, str):
+            raise TypeError(f"input {number} is {text!r:.60}, expected a text")
 
     def window(self, texts: list[str]) -> list[Any]:
         """Results of up to WINDOW texts, run in batches of like lengths."""
@@ -112,7 +143,7 @@ class Pipeline:
             length = min((n for n in (*LENGTHS, self.max_length) if longest <= n <= self.max_length), default=longest)
             rows = order[first : first + self.most_rows(length)]
             batch = self.cut(whole, rows, length)
-            running = rows, length, self.run(self.checkpoint.params, batch)
+            running = rows, length, self.run(self.checkpoint.params, batch | self.given)
             if ready:                              # read only while the next batch is computed
                 yield from self.rows_of(*ready, lengths)
             ready, first = running, first + len(rows)
@@ -137,7 +168,7 @@ class Pipeline:
             missing = length - picked.shape[1]
             batch[key] = np.pad(picked, ((0, 0), (missing, 0) if left else (0, missing)),
                                 constant_values=fills.get(key, 0)).astype(np.int32)
-        self.shapes.add((size, length))
+        self.shapes.add((size, length, *map(len, self.given.values())))
         return batch
 
     @functools.cached_property

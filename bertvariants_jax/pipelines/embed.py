@@ -14,7 +14,7 @@ class Embed(Pipeline):
 
     pooling: "mean", "max" over the real tokens, or "cls"; what the folder says if not given, else mean. "none" gives
     the vectors of all tokens [L, D], special ones included, as transformers' feature-extraction does.
-    normalize: to length 1; what the folder says if not given.
+    normalize: to length 1; what the folder says if not given. max_length: what the folder says, if not given.
     """
 
     pooling: str | None = None
@@ -23,8 +23,12 @@ class Embed(Pipeline):
     compiled = ("pooling", "normalize")
 
     def __post_init__(self):
-        super().__post_init__()
         said = self.checkpoint.pooling or Pooling()
+        if said.unsupported and self.pooling is None:
+            raise ValueError(f"this sentence encoder has {', '.join(said.unsupported)}, which is not supported: give pooling= "
+                             "for vectors of its hidden states")
+        self.max_length = said.max_length if self.max_length is None else self.max_length
+        super().__post_init__()
         self.pooling = said.mode if self.pooling is None else self.pooling
         self.normalize = said.normalize if self.normalize is None else self.normalize
         if self.pooling not in ("mean", "max", "cls", "none"):

@@ -25,7 +25,7 @@ class FillMask(Pipeline):
     targets: Sequence[str] | str | None = None
 
     head = "mlm"
-    compiled = ("top_k", "targets")
+    compiled = ("top_k",)
 
     def __post_init__(self):
         super().__post_init__()
@@ -34,9 +34,13 @@ class FillMask(Pipeline):
         if self.top_k < 1:
             raise ValueError(f"top_k must be at least 1, got {self.top_k}")
         targets = (self.targets,) if isinstance(self.targets, str) else self.targets
-        self.allowed = None if targets is None else list(dict.fromkeys(self.piece(word) for word in targets))
-        if self.allowed == []:
-            raise ValueError("targets holds no word")
+        if targets is not None:
+            allowed = list(dict.fromkeys(self.piece(word) for word in targets))
+            if not allowed:
+                raise ValueError("targets holds no word")
+            # an input of the program, at the next power of two, so that other words need no other program
+            self.given = {"targets": np.pad(np.array(allowed, np.int32), (0, (1 << (len(allowed) - 1).bit_length()) - len(allowed)),
+                                            constant_values=-1)}
 
     def piece(self, word: str) -> int:
         """Raises ValueError where the vocabulary has nothing for it."""
@@ -80,10 +84,10 @@ class FillMask(Pipeline):
         hidden = network.encode(params, batch, pool=False)
         places = jnp.argsort(batch["masks"] == 0, axis=1, stable=True)[:, :AT_ONCE]          # B M
         probs = jax.nn.softmax(network.logits(params, "mlm", hidden.at(places)), axis=-1)
-        if self.allowed is not None:
-            probs = probs[..., jnp.asarray(self.allowed)]
-        scores, tokens = jax.lax.top_k(probs, min(self.top_k, probs.shape[-1]))
-        return {"scores": scores, "tokens": tokens if self.allowed is None else jnp.asarray(self.allowed)[tokens]}
+        targets = batch.get("targets", jnp.arange(probs.shape[-1]))
+        probs = jnp.where(targets >= 0, probs[..., targets], -1.0) if "targets" in batch else probs
+        scores, best = jax.lax.top_k(probs, min(self.top_k, probs.shape[-1]))
+        return {"scores": scores, "tokens": targets[best]}
 
     def decode(self, text, ids, out):
         tokenizer = self.checkpoint.tokenizer
@@ -92,6 +96,8 @@ class FillMask(Pipeline):
         for mask, place in enumerate(places):
             row = []
             for score, token in zip(out["scores"][mask], out["tokens"][mask], strict=True):
+                if token < 0:                              # fills up the targets
+                    break
                 filled = ids.copy()
                 filled[place] = token
                 shown = tokenizer.decode(filled, skip_special_tokens=len(places) == 1)

@@ -1,6 +1,6 @@
 """The best of several options for a context and a question."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,22 +32,28 @@ class MultipleChoice(Pipeline):
             raise ValueError(f"question_length must be at least 1, got {self.question_length}")
 
     def __call__(self, inputs: Mapping[str, Any] | Iterable[Mapping[str, Any]] | None = None, *,
-                 context: str | None = None, choices: Iterable[str] | None = None, question: str = "") -> Any:
-        """Raises ValueError for other arguments than these, or a question without options."""
+                 context: str | None = None, choices: Iterable[str] | None = None, question: str = "", **options: Any) -> Any:
+        """options: of the class, for this call. Raises ValueError for other arguments, or a question without a list of
+        options."""
         if (inputs is None) != (context is not None and choices is not None):
             raise ValueError("give context= and choices=, or one or several mappings of them")
-        return super().__call__({"context": context, "choices": choices, "question": question} if inputs is None else inputs)
+        if inputs is None:
+            choices = list(choices) if isinstance(choices, Iterable) and not isinstance(choices, str) else choices
+            inputs = {"context": context, "choices": choices, "question": question}
+        return super().__call__(inputs, **options)
+
+    def check(self, number, one):
+        if not isinstance(one, Mapping) or not isinstance(one.get("context"), str):
+            raise ValueError(f"input {number} has no text 'context': {one!r:.80}")
+        choices = one.get("choices")
+        if not isinstance(choices, Sequence) or isinstance(choices, str) or not choices or not all(
+                isinstance(choice, str) for choice in choices):
+            raise ValueError(f"input {number} has no list of texts 'choices': {choices!r:.80}")
+        if not isinstance(one.get("question"), str | None):
+            raise ValueError(f"input {number}: 'question' is no text: {one['question']!r:.80}")
 
     def window(self, texts):
-        tokenizer, options = self.checkpoint.tokenizer, []
-        for number, one in enumerate(texts):
-            if not isinstance(one, Mapping) or not isinstance(one.get("context"), str):
-                raise ValueError(f"input {number} has no text 'context': {one!r:.80}")
-            choices = one.get("choices")
-            choices = [] if choices is None or isinstance(choices, str) else list(choices)
-            if not choices or not all(isinstance(choice, str) for choice in choices):
-                raise ValueError(f"input {number} has no list of texts 'choices': {one.get('choices')!r:.80}")
-            options.append(choices)
+        tokenizer, options = self.checkpoint.tokenizer, [list(one["choices"]) for one in texts]
         contexts = tokenizer.ids([one_line(one["context"]) for one in texts])
         said = iter(tokenizer.ids([asked(one.get("question") or "", choice)
                                    for one, choices in zip(texts, options, strict=True) for choice in choices]))

@@ -21,7 +21,8 @@ class QuestionAnswering(Pipeline):
     Called with question= and context=, texts or lists of them (one context serves all questions), or with a mapping,
     a list or a generator of mappings of these two. The score is HF's: the probability of the start times that of the
     end within a window, added up over windows and spans that give the same text, whatever its case.
-    max_length: of a window, 384 if not given. doc_stride: tokens that neighbouring windows share. max_answer_len: in
+    max_length: of a window, 384 if not given. doc_stride: tokens that neighbouring windows share, 128 or half
+    of a window if not given. max_answer_len: in
     tokens, before `align_to_words` lets an answer grow to whole words. max_question_len: more of a question is cut off.
     handle_impossible_answer: whether "" (at 0, 0) is among the answers, scored by the window that favours it least.
     """
@@ -40,9 +41,8 @@ class QuestionAnswering(Pipeline):
         for name in ("top_k", "max_answer_len", "max_question_len"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.doc_stride is None:
-            self.doc_stride = min(self.max_length // 2, 128)
-        if not 0 <= self.doc_stride < self.max_length:
+        self.shared = min(self.max_length // 2, 128) if self.doc_stride is None else self.doc_stride
+        if not 0 <= self.shared < self.max_length:
             raise ValueError(f"doc_stride must lie between 0 and the window's {self.max_length} tokens, got {self.doc_stride}")
         self.frame = Frame(self.checkpoint.tokenizer)
 
@@ -55,6 +55,9 @@ class QuestionAnswering(Pipeline):
         if inputs is None and isinstance(question, str) and isinstance(context, str):
             inputs = {"question": question, "context": context}
         elif inputs is None:
+            for name, value in (("question", question), ("context", context)):
+                if not isinstance(value, str | list | tuple):
+                    raise ValueError(f"{name} must be a text or a list of texts, not {value!r:.60}")
             questions = [question] * len(context) if isinstance(question, str) else list(question)
             contexts = [context] * len(questions) if isinstance(context, str) else list(context)
             if len(questions) != len(contexts):
@@ -62,11 +65,12 @@ class QuestionAnswering(Pipeline):
             inputs = [{"question": q, "context": c} for q, c in zip(questions, contexts, strict=True)]
         return super().__call__(inputs, **options)
 
+    def check(self, number, asked):
+        for key in ("question", "context"):
+            if not isinstance(asked, Mapping) or not isinstance(asked.get(key), str):
+                raise ValueError(f"input {number} has no text {key!r}: {asked!r:.80}")
+
     def window(self, texts: list[Mapping[str, str]]) -> list[Any]:
-        for number, asked in enumerate(texts):
-            for key in ("question", "context"):
-                if not isinstance(asked, Mapping) or not isinstance(asked.get(key), str):
-                    raise ValueError(f"input {number} has no text {key!r}: {asked!r:.80}")
         tokenizer, frame = self.checkpoint.tokenizer, self.frame
         known: dict[str, int] = {}
         which = [known.setdefault(asked["context"], len(known)) for asked in texts]
@@ -76,7 +80,7 @@ class QuestionAnswering(Pipeline):
         rows, places = [], []                     # places: of each row the question, the window's start, size and column
         for number, ids in enumerate(questions):
             free, pieces = room - len(ids), contexts[which[number]].ids
-            shared = self.doc_stride if self.doc_stride < free else free // 2
+            shared = self.shared if self.shared < free else free // 2
             for start, size in cut(len(pieces), free, free - shared).tolist():
                 row, column = frame.row(ids, pieces[start : start + size]), frame.column(len(ids))
                 row["p_mask"] = np.ones(len(row["input_ids"]), np.int32)

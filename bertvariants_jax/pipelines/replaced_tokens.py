@@ -34,4 +34,4 @@ class ReplacedTokens(Pipeline):
                 begun, _, most = found.get(word, (start, end, 0.0))
                 found[word] = begun, end, max(most, float(score))
         return [{"word": text[start:end], "score": score, "start": start, "end": end}
-                for start, end, score in found.values() if score >= self.threshold]
+                for start, end, score in found.values() if score >= self.threshold and text[start:end].strip()]

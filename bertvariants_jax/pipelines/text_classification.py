@@ -17,7 +17,8 @@ class TextClassification(Pipeline):
     """{"label", "score"}: the best class, or a list of the `top_k` best (None: of all).
 
     Called with texts, or with mappings {"text", "text_pair"}.
-    function_to_apply: "softmax", "sigmoid" or "none" over the scores; sigmoid for one class if not given, else softmax.
+    function_to_apply: "softmax", "sigmoid" or "none" over the scores; if not given what the config's problem_type says
+    ("none" for a regression, sigmoid for several labels at once), else sigmoid for one class and softmax for more.
     """
 
     top_k: int | None = 1
@@ -32,19 +33,29 @@ class TextClassification(Pipeline):
             raise ValueError(f"function_to_apply must be {', '.join(FUNCTIONS)}, got {self.function_to_apply!r}")
 
     def tokenized(self, texts):
-        paired = [isinstance(text, Mapping) for text in texts]
-        if not any(paired):
-            return super().tokenized(texts)
-        for number, text in enumerate(texts):
-            if not isinstance(text, Mapping) or set(text) != {"text", "text_pair"}:
-                raise ValueError(f"input {number} is {text!r:.60}, but others are pairs: give all as "
-                                 '{"text": ..., "text_pair": ...}')
-        return self.checkpoint.tokenizer([text["text"] for text in texts], [text["text_pair"] for text in texts],
+        both = [(text["text"], text.get("text_pair")) if isinstance(text, Mapping) else (text, None) for text in texts]
+        paired = np.array([pair is not None for _, pair in both])
+        if not paired.any():
+            return super().tokenized([text for text, _ in both])
+        if not paired.all():
+            raise ValueError(f"{both[int(paired.argmin())][0]!r:.60} is no pair, but others are pairs: give all as "
+                             '{"text": ..., "text_pair": ...}')
+        return self.checkpoint.tokenizer([text for text, _ in both], [pair for _, pair in both],
                                          max_length=self.max_length, padding=True)
+
+    def check(self, number, text):
+        if isinstance(text, Mapping):
+            fits = (set(text) <= {"text", "text_pair"} and isinstance(text.get("text"), str)
+                    and isinstance(text.get("text_pair"), str | None))
+            if not fits:
+                raise ValueError(f'input {number} is {text!r:.60}, expected {{"text": ..., "text_pair": ...}}')
+        else:
+            super().check(number, text)
 
     def forward(self, params, batch):
         scores = self.checkpoint.network.scores(params, "classify", batch)
-        name = self.function_to_apply or ("sigmoid" if scores.shape[-1] == 1 else "softmax")
+        said = {"regression": "none", "multi_label_classification": "sigmoid"}.get(self.checkpoint.config.problem_type)
+        name = self.function_to_apply or said or ("sigmoid" if scores.shape[-1] == 1 else "softmax")
         return {"scores": FUNCTIONS[name](scores)}
 
     def decode(self, text, ids, out):

@@ -42,6 +42,8 @@ class TokenClassification(Pipeline):
         tokenizer = self.checkpoint.tokenizer
         self.before = int(np.flatnonzero(tokenizer.build([-1])[0] == -1)[0])
         self.room = self.max_length - tokenizer.num_special_tokens()
+        if self.room < 1:
+            raise ValueError(f"max_length {self.max_length} leaves no room for a token beside the special ones")
         if self.stride is not None and not 0 <= self.stride < self.room:
             raise ValueError(f"stride must lie between 0 and the {self.room} tokens of a window, got {self.stride}")
         if self.stride is not None and self.aggregation_strategy == "none":

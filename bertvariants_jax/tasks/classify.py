@@ -80,6 +80,10 @@ class Classify(Task):
     def best(self) -> str:
         return self.metrics[0]
 
+    @property
+    def problem_type(self) -> str | None:
+        return "regression" if self.regression else None
+
     @cached_property
     def values(self) -> tuple[str, ...]:
         """The labels as they stand in the data, by id."""

@@ -18,11 +18,13 @@ class Task:
 
     heads: the network's heads that it trains. best: the evaluation metric that a checkpoint is kept by ("" is none).
     shuffle: whether training draws a new order of the examples in each epoch, or reads them as they stand.
+    problem_type: what the model's config.json is to say of its classes' scores, as HF has it.
     pooling: how it makes vectors of texts ("mean", "max", "cls"), which the model's folder then says; "" is not at all.
     """
 
     best = ""
     shuffle = True
+    problem_type: str | None = None
     pooling = ""
 
     @property

@@ -1,5 +1,6 @@
 """Sentence embeddings: pooling, both objectives by hand, the task and STS-B."""
 
+import json
 from dataclasses import fields
 
 import jax.numpy as jnp
@@ -9,6 +10,7 @@ import pytest
 from bertvariants_jax.hf.checkpoint import Checkpoint, Pooling, load, new, read_pooling, save
 from bertvariants_jax.models import VARIANTS
 from bertvariants_jax.objectives.embeddings import contrastive, pooled, similarity
+from bertvariants_jax.pipelines import pipeline
 from bertvariants_jax.tasks.named import task
 from bertvariants_jax.tasks.similar import Similar
 from bertvariants_jax.text import train
@@ -91,6 +93,29 @@ def test_a_folder_says_how_it_pools(tmp_path, tokenizer):
         folder = tmp_path / pooling.mode
         save(Checkpoint(checkpoint.network, checkpoint.params, tokenizer, pooling=pooling), folder)
         assert read_pooling(folder) == pooling == load(folder).pooling
+
+
+def test_folders_of_sentence_transformers(tmp_path, tokenizer):
+    checkpoint = new("bert-tiny", tokenizer=tokenizer, num_hidden_layers=1, hidden_size=16, num_attention_heads=2,
+                     intermediate_size=16, max_position_embeddings=64)
+    save(Checkpoint(checkpoint.network, checkpoint.params, tokenizer, pooling=Pooling("max", max_length=20)), tmp_path)
+    assert load(tmp_path).pooling == Pooling("max", max_length=20)
+    run, text = pipeline("embed", tmp_path), "good film " * 40
+    assert run.max_length == 20 and pipeline("embed", tmp_path, max_length=30).max_length == 30
+    np.testing.assert_allclose(run(text), pipeline("embed", tmp_path, max_length=20)(text))
+    (tmp_path / "1_Pooling" / "config.json").write_text('{"embedding_dimension": 16, "pooling_mode": "cls"}')   # since version 6
+    assert load(tmp_path).pooling.mode == "cls"
+    (tmp_path / "modules.json").write_text(json.dumps([*json.loads((tmp_path / "modules.json").read_text()),
+                                                       {"path": "2_Dense", "type": "sentence_transformers.models.Dense"}]))
+    dense = load(tmp_path)
+    with pytest.raises(ValueError, match="this sentence encoder has Dense, which is not supported: give pooling="):
+        pipeline("embed", dense)
+    assert pipeline("embed", dense, pooling="mean")(text).shape == (16,)
+    save(dense, tmp_path / "saved")
+    assert not (tmp_path / "saved" / "modules.json").exists()
+    (tmp_path / "modules.json").write_text("{}")
+    with pytest.raises(ValueError, match="should hold a list of objects"):
+        load(tmp_path)
 
 
 def test_real_stsb_is_read_whole(shared_data):
