@@ -300,7 +300,7 @@ def json_of(text: str, where: str) -> Any:
 
 
 def convert(source: Annotated[str, tyro.conf.Positional], dest: Annotated[Path, tyro.conf.Positional],
-            revision: str = "", check: bool = False, to: Literal["folder", "stablehlo"] = "folder",
+            revision: str = "", check: bool = False, to: Literal["folder", "stablehlo", "onnx"] = "folder",
             length: int = 128) -> None:
     """Load a folder or hub id of any kind that we read and save it as today's HF folder; says what was used.
 
@@ -309,7 +309,8 @@ def convert(source: Annotated[str, tyro.conf.Positional], dest: Annotated[Path, 
     Args:
         check: compare the hidden states with `transformers`, which must be installed; of a program, all its outputs with
             the checkpoint's.
-        to: "stablehlo" writes a program for CPU, GPU and TPU that runs without this package (its README.md says how).
+        to: "stablehlo" writes a program for CPU, GPU and TPU that runs without this package (its README.md says how);
+            "onnx" one for ONNX runtimes (needs pip install 'bertvariants_jax[onnx]').
         length: tokens of a row of that program; the number of rows is free.
     """
     prepare_jax()
@@ -317,11 +318,11 @@ def convert(source: Annotated[str, tyro.conf.Positional], dest: Annotated[Path, 
 
     checkpoint = load(source, revision=revision or None)
     print(checkpoint.report)
-    if to == "stablehlo":
+    if to != "folder":
         from bertvariants_jax.export import difference as program_difference
-        from bertvariants_jax.export import to_stablehlo
+        from bertvariants_jax.export import to_onnx, to_stablehlo
 
-        print(f"saved {to_stablehlo(checkpoint, dest, length)}")
+        print(f"saved {(to_onnx if to == 'onnx' else to_stablehlo)(checkpoint, dest, length)}")
         worst = program_difference(checkpoint, dest) if check else 0.0
         if check:
             print(f"largest difference of the program: {worst:.1e}")

@@ -1,6 +1,7 @@
 """Programs of a checkpoint that run without this package: StableHLO through `jax.export`, and ONNX through jax2onnx."""
 
 import json
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ import jax.export
 import jax.numpy as jnp
 import numpy as np
 
-from bertvariants_jax import names
+from bertvariants_jax import flat, names
 from bertvariants_jax.hf.checkpoint import Checkpoint
 from bertvariants_jax.hf.tensors import read_tensors, write_tensors
 
@@ -29,9 +30,22 @@ and int32 inputs [B, {length}], any B. Neither the package that wrote it nor Fla
     ids = np.zeros((2, {length}), np.int32)
     outputs = jax.jit(program.call)(weights, {{{call}}})
 
-`export.json` says inputs and outputs. Texts become ids with `tokenizer.json` (the `tokenizers` library), padded to
+"""
+READ_ME_ONNX = """# {variant}: {outputs}
+
+`model.onnx` (with the weights in `model.onnx.data` beside it, where there is one) takes int32 inputs [B, {length}], any B, in
+any runtime that knows opset {opset}:
+
+    import numpy as np, onnxruntime
+    session = onnxruntime.InferenceSession("model.onnx")
+    ids = np.zeros((2, {length}), np.int32)
+    outputs = session.run(None, {{{call}}})
+
+"""
+READ_ME_TEXTS = """`export.json` says inputs and outputs. Texts become ids with `tokenizer.json` (the `tokenizers` library), padded to
 {length} tokens on the {side} with id {pad}, attention_mask 0 there.
 """
+OPSET = 18
 
 
 def function(checkpoint: Checkpoint) -> Callable[[Mapping[str, jax.Array], Mapping[str, jax.Array]], dict[str, jax.Array]]:
@@ -85,35 +99,83 @@ def to_stablehlo(checkpoint: Checkpoint, folder: str | Path, length: int = 128) 
     program = jax.export.export(jax.jit(function(checkpoint)), platforms=PLATFORMS)(shapes, inputs)
     (folder / "model.stablehlo").write_bytes(program.serialize())
     write_tensors(folder, weights, max_shard_bytes=2**62)
-    describe(checkpoint, folder, length, inputs, jax.tree.unflatten(program.out_tree, program.out_avals))
+    describe(checkpoint, folder, length, inputs, jax.tree.unflatten(program.out_tree, program.out_avals), READ_ME, PLATFORMS)
     return folder
 
 
-def describe(checkpoint: Checkpoint, folder: Path, length: int, inputs: Mapping, outputs: Mapping) -> None:
+def to_onnx(checkpoint: Checkpoint, folder: str | Path, length: int = 128) -> Path:
+    """Write model.onnx, float32, with export.json, README.md and the tokenizer's files; B is symbolic.
+
+    Raises ValueError for a length that the model does not take, ImportError without jax2onnx.
+    """
+    try:
+        import jax2onnx
+    except ImportError as error:
+        raise ImportError("ONNX needs jax2onnx: pip install 'bertvariants_jax[onnx]'") from error
+    check_length(checkpoint, length)
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.glob("model.onnx*"):              # the converter would append to the weights
+        old.unlink()
+    plain = in_float32(checkpoint)
+    run, weights = function(plain), names.flatten(plain.params)
+    [batch] = jax.export.symbolic_shape("B")
+    inputs = inputs_of(checkpoint, batch, length)
+    call = lambda *arrays: run(weights, dict(zip(inputs, arrays, strict=True)))
+    traced, outputs = flat.trace(call, *inputs.values())
+    for name in ("jax2onnx", "onnx_ir"):                # they warn of plugins and shapes that nobody asked for
+        logging.getLogger(name).setLevel(logging.ERROR)
+    jax2onnx.to_onnx(lambda *arrays: flat.evaluate(traced, *arrays), list(inputs.values()), model_name=checkpoint.variant,
+                     opset=OPSET, return_mode="file", output_path=folder / "model.onnx", input_names=list(inputs),
+                     output_names=sorted(outputs))
+    for file in folder.glob("model.onnx*"):             # large weights lie beside it, in a file that was made private
+        file.chmod(0o644)
+    describe(checkpoint, folder, length, inputs, outputs, READ_ME_ONNX, ("onnx",))
+    return folder
+
+
+def in_float32(checkpoint: Checkpoint) -> Checkpoint:
+    compute = replace(checkpoint.network.compute, dtype="float32", param_dtype="float32")
+    return replace(checkpoint, network=replace(checkpoint.network, compute=compute),
+                   params=jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), checkpoint.params))
+
+
+def describe(checkpoint: Checkpoint, folder: Path, length: int, inputs: Mapping, outputs: Mapping, text: str,
+             platforms: tuple[str, ...]) -> None:
     shown = lambda tree: {name: f"{value.dtype}[{','.join(map(str, value.shape))}]" for name, value in tree.items()}
     tokenizer = checkpoint.tokenizer
-    said = {"variant": checkpoint.variant, "inputs": shown(inputs), "outputs": shown(outputs), "platforms": PLATFORMS,
+    said = {"variant": checkpoint.variant, "inputs": shown(inputs), "outputs": shown(outputs), "platforms": platforms,
             "id2label": checkpoint.config.id2label}
     (folder / "export.json").write_text(json.dumps(said, indent=2) + "\n", encoding="utf-8")
     if tokenizer is not None:
         tokenizer.save(folder)
-    (folder / "README.md").write_text(READ_ME.format(
-        variant=checkpoint.variant, outputs=", ".join(outputs), platforms=", ".join(PLATFORMS), length=length,
+    (folder / "README.md").write_text((text + READ_ME_TEXTS).format(
+        variant=checkpoint.variant, outputs=", ".join(outputs), platforms=", ".join(platforms), length=length, opset=OPSET,
         call=", ".join(f'"{name}": ids' for name in inputs), side=tokenizer.padding_side if tokenizer else "right",
         pad=tokenizer.pad_token_id if tokenizer else 0), encoding="utf-8")
 
 
 def difference(checkpoint: Checkpoint, folder: str | Path) -> float:
-    """The largest difference between the outputs of an exported program, read from its files, and the checkpoint's."""
+    """The largest difference between the scores of an exported program, read from its files, and the checkpoint's.
+
+    Places (integers) are not compared: they are the order of scores, which may tie.
+    """
     folder = Path(folder)
-    program = jax.export.deserialize((folder / "model.stablehlo").read_bytes())
-    weights = dict(names.flatten(checkpoint.params))
-    shape = jax.tree.unflatten(program.in_tree, program.in_avals)[0][1]
-    length, top = shape["input_ids"].shape[1], checkpoint.config.vocab_size
+    shown = json.loads((folder / "export.json").read_text(encoding="utf-8"))
+    length, top = int(shown["inputs"]["input_ids"].rstrip("]").split(",")[1]), checkpoint.config.vocab_size
     mask = (np.arange(length) < np.array([[length], [max(length // 2, 1)]])).astype(np.int32)
     ids = (np.random.default_rng(0).integers(0, top, (2, length)) * mask).astype(np.int32)
-    inputs = {key: {"input_ids": ids, "attention_mask": mask}.get(key, np.zeros_like(ids)) for key in shape}
-    read = {path: np.asarray(tensor) for path, tensor in read_tensors(folder / "model.safetensors").items()}
-    theirs, ours = jax.jit(program.call)(read, inputs), jax.jit(function(checkpoint))(weights, inputs)
+    inputs = {key: {"input_ids": ids, "attention_mask": mask}.get(key, np.zeros_like(ids)) for key in shown["inputs"]}
+    if shown["platforms"] == ["onnx"]:
+        import onnxruntime
+
+        checkpoint = in_float32(checkpoint)
+        session = onnxruntime.InferenceSession(folder / "model.onnx", providers=["CPUExecutionProvider"])
+        theirs = dict(zip([output.name for output in session.get_outputs()], session.run(None, inputs), strict=True))
+    else:
+        program = jax.export.deserialize((folder / "model.stablehlo").read_bytes())
+        read = {path: np.asarray(tensor) for path, tensor in read_tensors(folder / "model.safetensors").items()}
+        theirs = jax.jit(program.call)(read, inputs)
+    ours = jax.jit(function(checkpoint))(dict(names.flatten(checkpoint.params)), inputs)
     return max(float(np.abs(np.asarray(theirs[name], np.float64) - np.asarray(ours[name], np.float64)).max())
-               for name in ours)
+               for name in ours if jnp.issubdtype(ours[name].dtype, jnp.floating))

@@ -10,7 +10,7 @@ import pytest
 
 import bertvariants_jax as bv
 from bertvariants_jax.cli import main
-from bertvariants_jax.export import difference, to_stablehlo
+from bertvariants_jax.export import difference, to_onnx, to_stablehlo
 from bertvariants_jax.hf.checkpoint import Checkpoint
 
 WORDS = "[PAD] [UNK] [CLS] [SEP] [MASK] the a cat dog sat on mat good bad film was ##s .".split()
@@ -78,13 +78,64 @@ def test_the_command(exported, tmp_path, capsys):
     assert "length must lie between 1 and the model's 64 positions, got 65" in capsys.readouterr().err
 
 
-@pytest.mark.long
-@pytest.mark.parametrize("name", sorted(bv.VARIANTS))
-def test_every_variant_with_all_its_heads(name, tmp_path):
+def with_all_heads(name):
     import jax
 
     variant = bv.VARIANTS[name]
     network = variant.network(variant.dummy, tuple(variant.heads))
-    checkpoint = Checkpoint(network, network.init(jax.random.key(0)))
+    return Checkpoint(network, network.init(jax.random.key(0)))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", sorted(bv.VARIANTS))
+def test_every_variant_with_all_its_heads(name, tmp_path):
+    checkpoint = with_all_heads(name)
     assert difference(checkpoint, to_stablehlo(checkpoint, tmp_path, 24)) <= 1e-4
     assert Path(tmp_path / "model.stablehlo").is_file()
+
+
+def test_onnx_gives_the_same_for_any_number_of_rows(exported, tmp_path, capsys):
+    pytest.importorskip("jax2onnx")
+    onnxruntime = pytest.importorskip("onnxruntime")
+    checkpoint, _ = exported
+    to_onnx(checkpoint, tmp_path / "program", length=16)
+    session = onnxruntime.InferenceSession(tmp_path / "program" / "model.onnx", providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    assert names == ["classify", "last_hidden_state", "pooler_output", "tag"]
+    for texts in (["the cat sat", "a bad film .", "the dog was on the mat", "", "good"], ["a good film"]):
+        inputs = checkpoint.tokenizer(texts, padding=16)
+        out = dict(zip(names, session.run(None, {key: np.asarray(value, np.int32) for key, value in inputs.items()}), strict=True))
+        mine = checkpoint(**inputs)
+        np.testing.assert_allclose(out["last_hidden_state"], mine.last_hidden_state, atol=1e-4)
+        np.testing.assert_allclose(out["pooler_output"], mine.pooler_output, atol=1e-4)
+        np.testing.assert_allclose(out["classify"], checkpoint.logits("classify", **inputs), atol=1e-4)
+        np.testing.assert_allclose(out["tag"], checkpoint.logits("tag", **inputs), atol=1e-4)
+    bv.save(checkpoint.with_heads("classify"), tmp_path / "model")
+    assert main(["convert", str(tmp_path / "model"), str(tmp_path / "out"), "--to", "onnx", "--length", "8", "--check"]) == 0
+    assert "largest difference of the program" in capsys.readouterr().out
+    assert "onnxruntime.InferenceSession" in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_onnx_of_a_checkpoint_in_bfloat16_is_float32(tmp_path):
+    pytest.importorskip("jax2onnx")
+    pytest.importorskip("onnxruntime")
+    checkpoint = bv.new("bert-tiny", heads=("classify",), dtype="bfloat16", param_dtype="bfloat16", vocab_size=4000,
+                        initializer_range=0.2)
+    size = [sum(file.stat().st_size for file in to_onnx(checkpoint, tmp_path, 8).iterdir()) for _ in range(2)]
+    assert difference(checkpoint, tmp_path) <= 1e-4
+    assert size[0] == size[1], "the second took the first's place"
+
+
+def test_onnx_without_its_converter_says_what_to_install(exported, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "jax2onnx", None)
+    with pytest.raises(ImportError, match=r"pip install 'bertvariants_jax\[onnx\]'"):
+        to_onnx(exported[0], tmp_path)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", sorted(bv.VARIANTS))
+def test_every_variant_with_all_its_heads_in_onnx(name, tmp_path):
+    pytest.importorskip("jax2onnx")
+    pytest.importorskip("onnxruntime")
+    checkpoint = with_all_heads(name)
+    assert difference(checkpoint, to_onnx(checkpoint, tmp_path, 24)) <= 1e-4

@@ -23,7 +23,8 @@ ARROWS = {
     "pipelines": {"tasks", "hf", "data"},
     "recipe": {"hf", "models", "tasks", "training", "data", "text", "objectives", "layers"},
     "cli": {"recipe", "pipelines", "hf", "models", "training", "tasks", "data", "text", "names", "export"},
-    "export": {"hf", "names"},
+    "export": {"hf", "names", "flat"},
+    "flat": set(),
     "__main__": {"cli"},
     "__init__": {"hf", "models", "pipelines"},
 }

@@ -151,4 +151,5 @@ def last(encoded) -> jax.Array:
 
 def take(x: jax.Array, index: jax.Array) -> jax.Array:
     """x [B, L, D] at index int32 [B, ...] -> [B, ..., D]."""
-    return jax.vmap(lambda rows, at: rows[at])(x, index)
+    taken = jnp.take_along_axis(x, index.reshape(x.shape[0], -1, 1), axis=1)
+    return taken.reshape(*index.shape, x.shape[2])
