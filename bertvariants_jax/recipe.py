@@ -307,7 +307,7 @@ def prepare(recipe: Recipe, out: Path) -> Work:
             raise ValueError(f"the {name} {task.companions()[name]} has another vocabulary than the model")
     objective = task.objective(network, **companions)
     examples = task.examples(TRAIN, tokenizer, cache_folder() / "corpora", settings.batch_size)
-    rows, dense = settings.data_rows, task.packed(examples) if network.variant.packs else None
+    rows, dense = settings.data_rows, task.packed(examples) if network.variant.packs(network.config) else None
     if dense is not None and (fitting := packed_rows(dense, settings)):
         examples, rows = dense, fitting
     data = pipeline(examples, batch_size=rows, seed=settings.seed, shuffle=task.shuffle,
@@ -353,7 +353,7 @@ def evaluation_data(task: Task, split: str, network: Network, tokenizer: Tokeniz
                     ) -> tuple[Examples, Pipeline]:
     """The examples of a split, and this host's batches of them, each once and in order; packed where the task packs them."""
     examples = rows = task.examples(split, tokenizer, cache_folder() / "corpora", batch_size)
-    if network.variant.packs and (dense := task.packed(examples)) is not None:
+    if network.variant.packs(network.config) and (dense := task.packed(examples)) is not None:
         rows, batch_size = dense, max(batch_size * len(dense) // len(examples), 1)
     return examples, pipeline(rows, batch_size=batch_size, shuffle=False, epochs=1,
                               corrupt=task.corrupt(rows, tokenizer, seed),

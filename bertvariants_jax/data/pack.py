@@ -100,7 +100,7 @@ def pack(
 ) -> Batch:
     """Put the rows of a padded batch side by side.
 
-    batch: one sequence a row, padding on the right, with attention_mask 0 or 1. Not masked yet.
+    batch: one sequence a row, padding on either side, with attention_mask 0 or 1. Not masked yet.
     groups: for each row of the result the rows of `batch` that it holds, in order (`fit` gives
     them).
     length: L of the result. sequences: S, None for the largest group.
@@ -136,7 +136,8 @@ def pack(
 
     # One entry for each token: where it comes from and where it goes.
     token = np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    source = (np.repeat(member, sizes), token)
+    begin = (batch["attention_mask"] > 0).argmax(1)[member]  # padding on the left stands before it
+    source = (np.repeat(member, sizes), np.repeat(begin, sizes) + token)
     target = (np.repeat(row, sizes), np.repeat(offset, sizes) + token)
     width = batch["input_ids"].shape[1]
     out: Batch = {}
@@ -147,7 +148,7 @@ def pack(
             out[name][target] = array[source]
         else:
             out[name] = np.full((len(groups), sequences, *array.shape[1:]), fill, array.dtype)
-            out[name][row, slot] = array[member] + (offset if name in _PLACES else 0)
+            out[name][row, slot] = array[member] + (offset - begin if name in _PLACES else 0)
     out["attention_mask"][target] = np.repeat(slot + 1, sizes)
     out["sequence_positions"] = np.zeros((len(groups), sequences), np.int32)
     out["sequence_positions"][row, slot] = offset

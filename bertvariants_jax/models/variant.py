@@ -88,7 +88,8 @@ class Variant:
     memory: what the encoder sows into the collection "memory" -> what its next call takes as `mems` (XLNet).
     tf_names: cfg -> rows by part ("encoder", heads) with the variable names of the original's TensorFlow
         checkpoints, None where there are none. Parts that are not in it are not read from such files.
-    padding_side: where its tokenizer pads. packs: whether it takes packed rows (attention_mask numbers above 1).
+    padding_side: where its tokenizer pads. packs: whether it takes packed rows (attention_mask numbers
+        above 1), each sequence as if it stood alone.
     tokenizer: the family of vocabularies that it reads, as text.train names them.
     generator: (config, width, depth) -> the config of the masked LM that makes replacements for it to detect, so many
         times as wide and as deep; None where it is not pre-trained so.
@@ -116,7 +117,7 @@ class Variant:
     tf_names: Callable[[Config], dict[str, list[Row]]] | None = None
     longest: Callable[[Config], int | None] = lambda config: config.max_position_embeddings
     padding_side: Literal["left", "right"] = "right"
-    packs: bool = True
+    packs: Callable[[Config], bool] = lambda config: True
     tokenizer: str = "bert"
     generator: Callable[[Config, float, float], Config] | None = None
     finetune: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)

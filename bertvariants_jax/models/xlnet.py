@@ -486,5 +486,6 @@ XLNET = Variant(
     classes=CLASSES, sizes=SIZES, dummy=DUMMY, word_embeddings="word_embeddings/embedding",
     inputs=("mems", "perm_mask", "target_mapping", "backwards"), traced=traced, tf_names=tf_names,
     memory=lambda sown: sown["layers"]["mems"][0], longest=lambda cfg: None, padding_side="left",
+    packs=lambda cfg: cfg.summary_type not in ("mean", "first"),
     tokenizer="xlnet", finetune=FINETUNE, summary="permutation LM, two streams, memory",
 )

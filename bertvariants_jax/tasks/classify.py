@@ -175,11 +175,10 @@ class Classify(Task):
                     self.gold(picked, split), tokenizer, self.max_length)
 
     def packed(self, examples: "Rows") -> Packed | None:
-        tokenizer = examples.tokenizer
-        if not self.pack or tokenizer.padding_side != "right":
+        if not self.pack:
             return None
         dense = packed(examples, max(examples.length, min(PACKED, self.max_length)), most=16,
-                       pad_token_id=tokenizer.pad_token_id)
+                       pad_token_id=examples.tokenizer.pad_token_id)
         return dense if len(dense) * dense.length < 0.75 * len(examples) * examples.length else None
 
     def number(self, value, where: str, row: int) -> int | float:

@@ -26,9 +26,11 @@ def macro_f1(labels: np.ndarray, predictions: np.ndarray) -> float:
 
 
 def matthews(labels: np.ndarray, predictions: np.ndarray) -> float:
+    """0 where either is constant."""
     from sklearn.metrics import matthews_corrcoef
 
-    return float(matthews_corrcoef(labels, predictions))
+    constant = np.all(labels == labels[0]) or np.all(predictions == predictions[0])
+    return 0.0 if constant else float(matthews_corrcoef(labels, predictions))
 
 
 def pearson(labels: np.ndarray, predictions: np.ndarray) -> float:

@@ -138,7 +138,7 @@ class Pretrain(Documents):
         return self.max_predictions or most
 
     def objective(self, network, **companions):
-        if self.pack and not network.variant.packs:
+        if self.pack and not network.variant.packs(network.config):
             raise ValueError(f"task.pack needs a network that takes packed rows; {network.variant.name} does not")
         return masked_lm(network, pair=self.pairs != "none")
 
