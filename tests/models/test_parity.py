@@ -159,11 +159,12 @@ def test_outputs_and_gradients(case, cls, tmp_path):
 
 
 def compare_gradients(checkpoint, gradients, peer, prefixed):
-    """Each tensor's difference beside its own norm, with a floor at 1e-2 of the root mean square of all norms:
-    below that float32 rounding of the peer itself is what one sees."""
+    """Each tensor's difference beside its own norm, with a floor at 5e-2 of the root mean square of all norms:
+    where attention is saturated, the gradients of queries and keys vanish and only float32's rounding is left,
+    which is another one on each processor."""
     theirs = {name: p.grad.numpy() for name, p in peer.named_parameters(remove_duplicate=False) if p.grad is not None}
     once = [np.linalg.norm(p.grad) for p in peer.parameters() if p.grad is not None]          # tied ones once
-    floor = 1e-2 * np.sqrt(np.mean(np.square(once)))
+    floor = 5e-2 * np.sqrt(np.mean(np.square(once)))
     compared = 0
     for part, rows in checkpoint.network.rows(prefixed).items():
         mine = names.write(rows, names.flatten(jax.device_get(gradients[part])))
