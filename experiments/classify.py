@@ -10,6 +10,10 @@
 Without --evaluation a tenth of the rows is kept aside. Files without a header: --task.header False --task.columns label
 text. Numbers instead of classes: --task.regression True --task.metrics pearson spearman. The classes are the labels of
 the training rows, sorted; --task.classes gives them another order, --task.names other names.
+
+Measured with all-MiniLM-L6-v2 (6 layers of 384, uncased), 2 CPU cores, float32, --optim.rate 1e-4: TREC's six classes
+0.955 of a tenth kept aside (the largest class 0.23) after 5 epochs in 8 minutes; SST-5 0.477 of dev (0.263) after 3
+epochs in 9 minutes; 3,532 pairs of QNLI 0.841 of a fifth kept aside (0.513) after 4 epochs in 10 minutes.
 """
 
 from bertvariants_jax.recipe import Classify, Compute, Model, Recipe, finetune, model

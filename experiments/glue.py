@@ -10,6 +10,17 @@
 Data comes from TFDS, or with --data from the original TSV files (gz too). Adam corrects its bias, which BERT's own code
 does not: fewer runs fail so (arXiv:2006.04884). RoBERTa's, DeBERTa's and ModernBERT's numbers for RTE, MRPC and STS-B
 are of runs that start from their model of MNLI.
+
+Measured on dev with all-MiniLM-L6-v2 (6 layers of 384, uncased), 2 CPU cores, float32, one seed, --optim.rate 1e-4; in
+parentheses a constant answer:
+
+    CoLA   --epochs 5 --task.max-length 64     Matthews 0.297 (0)
+    SST-2  --epochs 0.6 --task.max-length 64   accuracy 0.891 (0.509)                13 minutes an epoch
+    MRPC   --epochs 4                          accuracy 0.792 (0.684), F1 0.850 (0.812)
+    STS-B  --epochs 3                          Pearson 0.860 (0), Spearman 0.861 (0)
+    RTE    --epochs 5 --task.max-length 192    accuracy 0.578 (0.527)
+
+SST-2's texts packed into rows of 128 tokens take 0.33 of the time of one text a row.
 """
 
 from bertvariants_jax.recipe import Compute, Model, Recipe, finetune, glue, model

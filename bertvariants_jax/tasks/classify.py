@@ -63,6 +63,7 @@ class Classify(Task):
     rows: int = 0
 
     known_metrics = tuple(METRICS)
+
     def __post_init__(self):
         if unknown := [name for name in self.metrics if name not in self.known_metrics]:
             raise ValueError(f"task.metrics holds {unknown[0]!r}; known: {', '.join(self.known_metrics)}")
