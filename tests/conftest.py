@@ -3,7 +3,9 @@
 import itertools
 import os
 import pathlib
+import shutil
 import sys
+import tempfile
 
 # before JAX is imported; without NPROC, queued steps over fake devices starve XLA's thread pool and hang
 os.environ["JAX_PLATFORMS"] = "cpu"
@@ -25,6 +27,11 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
+    # runs of one recipe, and the workers beside this one, compile the same programs: kept until the tests end
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = folder = tempfile.mkdtemp(prefix="programs-")
+        os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
+        config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
     for name, text in CHOICES.items():
         config.addinivalue_line("markers", f"{name}: {text} (only with --{name})")
 

@@ -19,7 +19,7 @@ from bertvariants_jax.models import VARIANTS
 from bertvariants_jax.recipe import Recipe, replace
 from bertvariants_jax.tasks.documents import Documents
 from bertvariants_jax.text import train
-from bertvariants_jax.training import loop
+from bertvariants_jax.training import loop, report
 from bertvariants_jax.training.checkpoints import Checkpoints
 from bertvariants_jax.training.log import read_metrics
 from bertvariants_jax.training.sharding import Mesh
@@ -46,14 +46,10 @@ RECIPES = list(tiny_recipes())
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """A folder with made-up documents, and the caches in it: corpora, and compiled programs, as each run compiles anew."""
+    """A folder with made-up documents, and the cache of corpora in it."""
     folder = tmp_path_factory.mktemp("recipes")
     before = os.environ.get("BERTVARIANTS_CACHE")
     os.environ["BERTVARIANTS_CACHE"] = str(folder / "cache")
-    options = {"jax_compilation_cache_dir": str(folder / "programs"), "jax_persistent_cache_min_compile_time_secs": 0.1}
-    old = {key: getattr(jax.config, key) for key in options}
-    for key, value in options.items():
-        jax.config.update(key, value)
     rng = random.Random(0)
     words = [f"{a}{b}{c}" for a in "btkm" for b in ("a", "ira", "o") for c in ("n", "sel", "", "tum")]
 
@@ -64,8 +60,6 @@ def place(tmp_path_factory):
     documents = ("\n".join(sentence() for _ in range(rng.randint(4, 14))) for _ in range(80))
     (folder / "text.txt").write_text("\n\n".join(documents) + "\n")
     yield folder
-    for key, value in old.items():
-        jax.config.update(key, value)
     os.environ.pop("BERTVARIANTS_CACHE")
     if before is not None:
         os.environ["BERTVARIANTS_CACHE"] = before
@@ -108,6 +102,7 @@ def run(recipe: Recipe, out: Path, stop_at: int | None = None):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "stop_signals", signals)
+        patch.setattr(report, "write_report", lambda folders, path: None)      # the drawing takes longer than the steps
         return recipes.run(recipe, out)
 
 

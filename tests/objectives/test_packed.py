@@ -39,17 +39,16 @@ def test_packed_equals_one_text_a_row(name, regression):
     alone, dense, groups = batches(config.vocab_size, labels, variant.padding_side == "left")
     assert dense["labels"].shape == (len(groups), 4) and len(groups) < 5
 
-    def total(batch):
-        @jax.jit
-        def value(p):
+    @jax.jit
+    def everything(params, batch):
+        def total(p):
             return sum(objective.loss(p, batch, None).sums.values()) / sum(objective.weights(batch).values())
 
-        return jax.value_and_grad(value)(params)
+        return objective.predict(params, batch)["logits"], *jax.value_and_grad(total)(params)
 
-    want, got = objective.predict(params, alone)["logits"], objective.predict(params, dense)["logits"]
+    (want, loss, slopes), (got, packed_loss, packed_slopes) = everything(params, alone), everything(params, dense)
     for row, group in enumerate(groups):
         np.testing.assert_allclose(got[row, : len(group)], want[np.array(group)], atol=3e-6)
-    (loss, slopes), (packed_loss, packed_slopes) = total(alone), total(dense)
     np.testing.assert_allclose(packed_loss, loss, rtol=1e-5)
     worst = jax.tree.map(lambda a, b: float(jnp.max(jnp.abs(a - b))) if a.size else 0.0, slopes, packed_slopes)
     assert max(jax.tree.leaves(worst)) < 3e-5, worst
