@@ -165,6 +165,13 @@ class Network:
 
     def init(self, rng: jax.Array) -> dict[str, Any]:
         """Fresh parameters; each part draws from its own stream, so that heads do not change the encoder."""
+        return self._fresh(rng)
+
+    @cached_property
+    def _fresh(self):
+        return jax.jit(self._drawn)               # one program, without the pass that Flax's init makes for its shapes
+
+    def _drawn(self, rng):
         ids = jnp.ones((1, 8), jnp.int32)
         params = {"encoder": self.encoder.init(jax.random.fold_in(rng, 0), ids)["params"]}
         encoded = self.encode(params, {"input_ids": ids}, pool=False)

@@ -147,7 +147,8 @@ def test_unroll_and_remat_change_no_number(variant):
         return jnp.sum(jnp.sin(network.encode(p, batch, jax.random.key(3)).last_hidden_state))
 
     want = jax.jit(jax.value_and_grad(functools.partial(loss, base)))(params)
-    for compute in ({"unroll": 0, "remat": "full"}, {"remat": "dots", "unroll": 2}):
+    ways = {"remat": "dots", "unroll": 2}, {"unroll": 0, "remat": "full"}
+    for compute in ways if variant in ("bert", "albert", "modernbert") else ways[:1]:       # the three kinds of stack
         other, _ = network_of(variant, **compute)
         assert jax.tree.map(np.shape, other.shapes()) == jax.tree.map(np.shape, base.shapes())
         got = jax.jit(jax.value_and_grad(functools.partial(loss, other)))(params)
