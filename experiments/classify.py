@@ -7,8 +7,8 @@
     bertvariants evaluate runs/mine/model --task runs/mine
     bertvariants predict runs/mine/model "a text"
 
-Without --evaluation a tenth of the rows is kept aside. Files without a header: --task.header False --task.columns label
-text. Numbers instead of classes: --task.regression True --task.metrics pearson spearman. The classes are the labels of
+Without --evaluation a tenth of the rows is kept aside. Files without a header: --task.no-header --task.columns label
+text. Numbers instead of classes: --task.regression --task.metrics pearson spearman. The classes are the labels of
 the training rows, sorted; --task.classes gives them another order, --task.names other names.
 
 Measured with all-MiniLM-L6-v2 (6 layers of 384, uncased), 2 CPU cores, float32, --optim.rate 1e-4: TREC's six classes
