@@ -119,6 +119,8 @@ def test_a_recipe_runs_stops_and_goes_on_bit_for_bit(name, place, tmp_path):
     assert len(losses) == STEPS and np.isfinite(losses).all() and np.isfinite(outcome.metrics["eval/loss"])
     shutil.copytree(tmp_path / "whole", tmp_path / "parts")
     shutil.rmtree(tmp_path / "parts/checkpoints" / str(STEPS))        # as if it had been killed before its last checkpoint
+    with Checkpoints(tmp_path / "parts/checkpoints") as checkpoints:
+        assert checkpoints.latest == STEPS // 2                       # else it would start anew and agree all the same
     assert run(recipe, tmp_path / "parts").step == STEPS
     resumed = [line["loss"] for line in read_metrics(tmp_path / "parts/metrics.jsonl") if "loss" in line]
     assert resumed == losses

@@ -100,10 +100,10 @@ class Checkpoints:
         rest = {key: value for key, value in state.items() if key != "params"}
         metrics = None if metrics is None else {key: float(value) for key, value in metrics.items()}
         # One host writes all of an array anyway: without this each replica's slice of each array is a program to compile.
-        way = ocp.Context()
-        way.array.saving.use_replica_parallel = jax.process_count() > 1
+        context = ocp.Context()
+        context.array.saving.use_replica_parallel = jax.process_count() > 1
         try:
-            with way:
+            with context:
                 self._orbax.save_checkpointables_async(
                     step, {"params": state["params"], "rest": rest}, force=True, metrics=metrics,
                     custom_metadata={"data": data, "config": config})

@@ -148,7 +148,8 @@ def test_unroll_and_remat_change_no_number(variant):
 
     want = jax.jit(jax.value_and_grad(functools.partial(loss, base)))(params)
     ways = {"remat": "dots", "unroll": 2}, {"unroll": 0, "remat": "full"}
-    for compute in ways if variant in ("bert", "albert", "modernbert") else ways[:1]:       # the three kinds of stack
+    stacks = "bert", "albert", "modernbert", "deberta-v2"      # plain, shared, of several kinds, with values for each layer
+    for compute in ways if variant in stacks else ways[:1]:
         other, _ = network_of(variant, **compute)
         assert jax.tree.map(np.shape, other.shapes()) == jax.tree.map(np.shape, base.shapes())
         got = jax.jit(jax.value_and_grad(functools.partial(loss, other)))(params)
