@@ -157,6 +157,15 @@ def test_unroll_and_remat_change_no_number(variant):
             np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-4 * max(1e-3, np.abs(a).max()), err_msg=str(compute))
 
 
+def test_fresh_parameters_follow_the_key_and_heads_do_not_change_the_encoder():
+    record = VARIANTS["bert"]
+    one, other, bare = (np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(
+        record.network(record.dummy, heads).init(jax.random.key(seed))["encoder"])])
+        for heads, seed in ((("mlm", "pooler"), 0), (("mlm", "pooler"), 1), ((), 0)))
+    np.testing.assert_array_equal(one, bare)
+    assert np.mean(one != other) > 0.5
+
+
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_dropout_differs_per_layer_and_per_call(variant):
     network, params = network_of(variant)
