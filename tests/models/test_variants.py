@@ -137,7 +137,12 @@ def test_bfloat16_stays_near_float32(variant):
     assert np.linalg.norm(np.asarray(out, np.float32) - want) / np.linalg.norm(want) < 0.05
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+# every kind of layer once; the first four are stacks of their own: plain, shared, of several kinds, with values for each layer
+STACKS = "bert", "albert", "modernbert", "deberta-v2"
+LAYERS = *STACKS, "xlm-roberta-xl", "distilbert", "xlnet", "deberta"
+
+
+@pytest.mark.parametrize("variant", LAYERS)
 def test_unroll_and_remat_change_no_number(variant):
     base, params = network_of(variant)
     ids = np.stack([row(variant, 9, seed) for seed in range(2)])
@@ -148,8 +153,7 @@ def test_unroll_and_remat_change_no_number(variant):
 
     want = jax.jit(jax.value_and_grad(functools.partial(loss, base)))(params)
     ways = {"remat": "dots", "unroll": 2}, {"unroll": 0, "remat": "full"}
-    stacks = "bert", "albert", "modernbert", "deberta-v2"      # plain, shared, of several kinds, with values for each layer
-    for compute in ways if variant in stacks else ways[:1]:
+    for compute in ways if variant in STACKS else ways[:1]:
         other, _ = network_of(variant, **compute)
         assert jax.tree.map(np.shape, other.shapes()) == jax.tree.map(np.shape, base.shapes())
         got = jax.jit(jax.value_and_grad(functools.partial(loss, other)))(params)
