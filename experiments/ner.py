@@ -16,6 +16,8 @@ a file whose tags stand in another column than the last.
 Measured on WNUT 2017 with all-MiniLM-L6-v2 (6 layers, 384, uncased), 2 busy CPU cores, float32: entity F1 0.422 on the
 1,009 sentences of dev (precision 0.526, recall 0.353) after 198 steps in 6 minutes, --epochs 1.5 --optim.rate 4e-4
 --task.max-length 40 --variant bert-base-uncased. Each word's most frequent tag in train: 0.148; no entity at all: 0.
+On the dev sentences of MSRA, a tenth of them kept aside, from a tiny ERNIE of 600 steps: 0.174, --optim.rate 1e-3
+--epochs 15 --data tsv:dev.tsv --task.words text_a --task.tags label, 3 minutes.
 """
 
 from bertvariants_jax.recipe import Compute, Model, Recipe, finetune, model, replace
