@@ -7,6 +7,10 @@
 --data is the folder of the task's own files; RACE, Cosmos QA and COPA also come from TFDS. --task.groups middle is
 RACE-M alone. The rows of a question are as many as its options: with four of 512 tokens, `--batch-size 8
 --accumulate 4` fits where 32 questions do not.
+
+Measured with all-MiniLM-L6-v2 (6 layers of 384, uncased), one CPU core, float32: DREAM's dev 0.437 (the commonest place
+0.345) after two epochs of 2,400 questions, 21 minutes, --optim.rate 2e-4 --task.max-length 128 --task.question-length 48
+--accumulate 8 --task.rows 2400; 0.377 after 50 steps at 1e-4.
 """
 
 from bertvariants_jax.recipe import Compute, Model, Recipe, finetune, model, replace
