@@ -12,7 +12,7 @@ sentence-transformers too.
 
 Measured on STS-B's dev with all-MiniLM-L6-v2, Spearman: without training 0.8672, as transformers gives; 0.8947 after one
 epoch of cosines (--optim.rate 5e-5 --task.max-length 64, 10 minutes on one CPU core); 0.8678 after three of contrast
-(--optim.rate 2e-5 --batch-size 64), which that model has seen already.
+(--optim.rate 2e-5 --batch-size 64), by which that model had been trained before.
 """
 
 from bertvariants_jax.recipe import Compute, Model, Recipe, finetune, model

@@ -11,7 +11,7 @@ batch sizes; a document of a text: address is one text, cut where the model ends
 turns (A B A B ...); ratio is ours over the peer's, pair by pair. FLOPs: matrix and attention products, a multiply-add is 2.
 
 Measured with all-MiniLM-L6-v2 as a classifier on 2 CPU cores: 2,000 phrases of SST-2, 396 texts/s beside 184, ratio 0.470
-(0.463 to 0.474); 500 articles of Wikipedia, 512 tokens each, 19.0 texts/s beside 10.9, ratio 0.575 (0.570 to 0.581).
+(0.463 to 0.474); 500 documents, cut at 512 tokens, 19.0 texts/s beside 10.9, ratio 0.575 (0.570 to 0.581).
 """
 
 import argparse
