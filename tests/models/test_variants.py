@@ -138,7 +138,7 @@ def test_bfloat16_stays_near_float32(variant):
 
 
 STACKS = "bert", "albert", "modernbert", "deberta-v2"      # plain, shared, of several kinds, with values for each layer
-ENCODERS = {VARIANTS[v].encoder: v for v in (*VARIANTS, *STACKS)}                  # one variant of each
+ENCODERS = {VARIANTS[v].encoder: v for v in (*VARIANTS, *STACKS)}       # one variant of each; these four of theirs
 
 
 @pytest.mark.parametrize("variant", ENCODERS.values())
