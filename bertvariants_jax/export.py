@@ -42,7 +42,8 @@ any runtime that knows opset {opset}:
     outputs = session.run(None, {{{call}}})
 
 """
-READ_ME_TEXTS = """`export.json` says inputs and outputs. Texts become ids with `tokenizer.json` (the `tokenizers` library), padded to
+READ_ME_TEXTS = """`export.json` says inputs and outputs, and by `rows` how many rows the table of each input has: a program cannot
+refuse ids beyond them, and gives NaN. Texts become ids with `tokenizer.json` (the `tokenizers` library), padded to
 {length} tokens on the {side} with id {pad}, attention_mask 0 there.
 """
 OPSET = 18
@@ -145,7 +146,8 @@ def describe(checkpoint: Checkpoint, folder: Path, length: int, inputs: Mapping,
     shown = lambda tree: {name: f"{value.dtype}[{','.join(map(str, value.shape))}]" for name, value in tree.items()}
     tokenizer = checkpoint.tokenizer
     said = {"variant": checkpoint.variant, "inputs": shown(inputs), "outputs": shown(outputs), "platforms": platforms,
-            "id2label": checkpoint.config.id2label}
+            "id2label": checkpoint.config.id2label,
+            "rows": {key: rows for key, rows in checkpoint.network.tables.items() if key in inputs}}
     (folder / "export.json").write_text(json.dumps(said, indent=2) + "\n", encoding="utf-8")
     if tokenizer is not None:
         tokenizer.save(folder)

@@ -4,6 +4,7 @@ Everything that files in `experiments/` need is importable from here.
 """
 
 import dataclasses
+import functools
 import json
 import math
 import os
@@ -19,7 +20,7 @@ import tyro
 
 from bertvariants_jax.data.batch import check
 from bertvariants_jax.data.pack import Packed
-from bertvariants_jax.data.pipeline import Examples, Pipeline, pipeline
+from bertvariants_jax.data.pipeline import Check, Examples, Pipeline, pipeline
 from bertvariants_jax.hf.checkpoint import Checkpoint, Pooling, Report, load, read_config, save
 from bertvariants_jax.layers.dense import Compute
 from bertvariants_jax.models import VARIANTS, find_size
@@ -183,7 +184,8 @@ def run(recipe: Recipe, out: str | Path) -> Outcome:
         settings = replace(settings, steps=min(settings.steps or whole, whole))
 
     # made before the first step, so that its faults cost none
-    examples, held = evaluation_data(task, VALIDATION, network, work.tokenizer, recipe.settings.batch_size, settings.seed)
+    examples, held = evaluation_data(task, VALIDATION, network, work.tokenizer, recipe.settings.batch_size, settings.seed,
+                                     work.train.maker.check)
     mesh = loop.make_mesh(settings.mesh) if settings.parallel == "mesh" else None
 
     def measure(params, step: int) -> dict[str, float]:
@@ -312,10 +314,23 @@ def prepare(recipe: Recipe, out: Path) -> Work:
         examples, rows = dense, fitting
     data = pipeline(examples, batch_size=rows, seed=settings.seed, shuffle=task.shuffle,
                     corrupt=task.corrupt(examples, tokenizer, settings.seed), workers=recipe.workers,
+                    check=fits(network, *(companion.network for companion in companions.values())),
                     process_index=jax.process_index(), process_count=jax.process_count())
-    check(data.batch(0), network.config.vocab_size, getattr(network.config, "type_vocab_size", None) or None, longest)
+    data.batch(0)                                      # its faults before any work
     params = task.initial(network, checkpoint and jax.device_get(checkpoint.params), **companions)
     return Work(task, params, network, tokenizer, objective, data)
+
+
+def fits(*networks: Network) -> Check:
+    """A check of batches against the tables of all of these networks."""
+    def smallest(sizes):
+        return min((size for size in sizes if size), default=None)
+
+    rows = {key: smallest(network.tables.get(key) for network in networks)
+            for key in ("input_ids", "token_type_ids", "task_type_ids")}
+    longest = smallest(network.variant.longest(network.config) for network in networks)
+    return functools.partial(check, vocab_size=rows["input_ids"], type_vocab_size=rows["token_type_ids"],
+                             task_type_vocab_size=rows["task_type_ids"], max_positions=longest)
 
 
 def packed_rows(examples: Packed, settings: Settings) -> int:
@@ -349,14 +364,14 @@ def assess(task: Task, objective: Objective, params, examples, data: Pipeline, m
     return task.score(examples, answers(objective, params, data, mesh))
 
 
-def evaluation_data(task: Task, split: str, network: Network, tokenizer: Tokenizer, batch_size: int, seed: int
-                    ) -> tuple[Examples, Pipeline]:
+def evaluation_data(task: Task, split: str, network: Network, tokenizer: Tokenizer, batch_size: int, seed: int,
+                    check: Check | None = None) -> tuple[Examples, Pipeline]:
     """The examples of a split, and this host's batches of them, each once and in order; packed where the task packs them."""
     examples = rows = task.examples(split, tokenizer, cache_folder() / "corpora", batch_size)
     if network.variant.packs(network.config) and (dense := task.packed(examples)) is not None:
         rows, batch_size = dense, max(batch_size * len(dense) // len(examples), 1)
     return examples, pipeline(rows, batch_size=batch_size, shuffle=False, epochs=1,
-                              corrupt=task.corrupt(rows, tokenizer, seed),
+                              corrupt=task.corrupt(rows, tokenizer, seed), check=check or fits(network),
                               process_index=jax.process_index(), process_count=jax.process_count())
 
 
@@ -400,8 +415,9 @@ def evaluate(folder: str | Path, task: Task, split: str = VALIDATION, batch_size
     if longest and task.max_length > longest:
         task = replace(task, max_length=longest)
     companions = {name: load(place) for name, place in task.companions().items()}
-    examples, data = evaluation_data(task, split, network, tokenizer, batch_size, 0)
-    check(data.batch(0), vocab_size, getattr(network.config, "type_vocab_size", None) or None, longest)
+    examples, data = evaluation_data(task, split, network, tokenizer, batch_size, 0,
+                                     fits(network, *(companion.network for companion in companions.values())))
+    data.batch(0)                                      # its faults before any work
     params, objective = task.initial(network, checkpoint.params, **companions), task.objective(network, **companions)
     if not task.best:
         return evaluation.evaluate_loss(objective, params, data)

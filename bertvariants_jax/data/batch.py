@@ -162,6 +162,7 @@ def check(
     vocab_size: int | None = None,
     type_vocab_size: int | None = None,
     max_positions: int | None = None,
+    task_type_vocab_size: int | None = None,
 ) -> None:
     """Raise ValueError where a batch breaks the contract, naming the key, the row and the value.
 
@@ -193,6 +194,8 @@ def check(
         _within(batch, "masked_labels", vocab_size, "the vocabulary has {} rows")
     if type_vocab_size is not None:
         _within(batch, "token_type_ids", type_vocab_size, "the model has {} token types")
+    if task_type_vocab_size is not None:
+        _within(batch, "task_type_ids", task_type_vocab_size, "the model has {} task types")
     for name in (
         "masked_positions",
         "span_boundaries",

@@ -19,6 +19,7 @@ from bertvariants_jax.data.batch import IGNORED
 
 Batch = dict[str, np.ndarray]
 Corrupt = Callable[[Batch, np.ndarray, np.ndarray], Batch]  # (batch, index [B], epoch [B]) -> batch
+Check = Callable[[Batch], None]  # raises ValueError for a batch that the network cannot take
 
 
 class Examples(Protocol):
@@ -43,6 +44,7 @@ def pipeline(
     shuffle: bool = True,
     epochs: int | None = None,
     corrupt: Corrupt | None = None,
+    check: Check | None = None,
     process_index: int = 0,
     process_count: int = 1,
     workers: int = 0,
@@ -59,6 +61,7 @@ def pipeline(
       masked_weights and no labels per token either.
     corrupt: masking, called as corrupt(batch, index, epoch), for instance
     functools.partial(mask_tokens, seed=0, ...).
+    check: called with every batch; a ValueError that it raises is given the batch's number.
     workers: 0 makes batches in a thread of this process; w starts w processes (the caller's main
     module must then be
       importable without side effects, as ever with Python's spawned processes).
@@ -86,7 +89,9 @@ def pipeline(
             f"use a smaller batch"
         )
     rows = batch_size // process_count
-    maker = _Maker(examples, seed, shuffle, epochs, corrupt, batch_size, process_index * rows, rows)
+    maker = _Maker(
+        examples, seed, shuffle, epochs, corrupt, batch_size, process_index * rows, rows, check
+    )
     return Pipeline(maker, workers, prefetch)
 
 
@@ -187,6 +192,7 @@ class _Maker:
     batch_size: int
     first: int  # of this host's rows in the global batch
     rows: int
+    check: Check | None = None
 
     @property
     def batches(self) -> int | None:
@@ -230,6 +236,11 @@ class _Maker:
                     ):
                         batch[name] = batch[name].copy()
                         batch[name][~real] = nothing
+        if self.check is not None:
+            try:
+                self.check(batch)
+            except ValueError as error:
+                raise ValueError(f"batch {number}: {error}") from error
         return batch
 
 

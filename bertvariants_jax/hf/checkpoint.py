@@ -33,13 +33,17 @@ SLOTS = re.compile(r"(^|/)(adam_[mv]|lamb_[mv]|Adam(_1)?|ExponentialMovingAverag
 
 @dataclass(frozen=True)
 class Report:
-    """What loading did, by HF tensor name (`fresh`: parts of ours, by path)."""
+    """What loading did, by HF tensor name (`fresh`: parts of ours, by path).
+
+    notes: whole sentences about what the folder leaves open or contradicts.
+    """
 
     source: str = ""
     used: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
     fresh: tuple[str, ...] = ()
     unknown_config: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         lines = [f"{self.source or 'new'}: {len(self.used)} tensors used"]
@@ -49,7 +53,7 @@ class Report:
             kept = [item for item in items if not SLOTS.search(item)]
             if items:
                 lines.append(f"{label}: " + ", ".join([*kept, *([f"{slots} variables of the optimizer"] if slots else [])]))
-        return "\n".join(lines)
+        return "\n".join([*lines, *self.notes])
 
 
 @dataclass(frozen=True)
@@ -129,23 +133,31 @@ class Checkpoint:
 
     def checked(self, inputs: Mapping[str, Any], further: tuple[str, ...] = ()) -> dict[str, np.ndarray]:
         """The inputs as int32 arrays; out-of-range ids would give NaN silently on the device, so they raise here."""
-        cfg, inputs = self.config, {k: v if isinstance(v, jax.Array) else np.asarray(v) for k, v in inputs.items()}
+        inputs = {k: v if isinstance(v, jax.Array) else np.asarray(v) for k, v in inputs.items()}
         known = (*self.network.variant.call_arguments, *further)
         if unknown := set(inputs) - set(known):
             raise ValueError(f"{self.variant} takes no input {sorted(unknown)[0]!r}; it takes: {', '.join(known)}")
-        limits = {"input_ids": cfg.vocab_size, "token_type_ids": getattr(cfg, "type_vocab_size", None),
-                  "position_ids": getattr(cfg, "max_position_embeddings", None),
-                  "task_type_ids": getattr(cfg, "task_type_vocab_size", None)}
-        for key, limit in limits.items():
-            if key in inputs and limit and inputs[key].size and not isinstance(inputs[key], jax.core.Tracer):
-                low, high = int(inputs[key].min()), int(inputs[key].max())
-                if low < 0 or high >= limit:
-                    raise ValueError(f"{key} holds {low if low < 0 else high}, but this {self.variant} has {limit} rows")
-        longest = self.network.variant.longest(cfg)
+        self.check_ids(inputs)
+        longest = self.network.variant.longest(self.config)
         if longest and inputs["input_ids"].shape[-1] > longest:
             raise ValueError(f"input_ids has length {inputs['input_ids'].shape[-1]}, but this {self.variant} has "
                              f"{longest} positions; truncate with max_length={longest}")
         return {k: v.astype(np.int32) if np.issubdtype(v.dtype, np.integer) else v for k, v in inputs.items()}
+
+    def check_ids(self, inputs: Mapping[str, np.ndarray | jax.Array]) -> None:
+        """Raise ValueError for an id beyond its table, or a place beyond the row: the device would make NaN of it."""
+        places = dict.fromkeys(("span_boundaries", "start_positions", "cls_index"), inputs["input_ids"].shape[-1])
+        for key, limit in {**self.network.tables, **places}.items():
+            if key not in inputs or not inputs[key].size or isinstance(inputs[key], jax.core.Tracer):
+                continue
+            low, high = int(inputs[key].min()), int(inputs[key].max())
+            if low >= 0 and high < limit:
+                continue
+            value, what = low if low < 0 else high, "places" if key in places else "rows"
+            piece = self.tokenizer.id_to_token(value) if self.tokenizer and key == "input_ids" else None
+            raise ValueError(
+                f"{key} holds {value}{f' ({piece!r})' if piece else ''}, but this {self.variant} has {limit} {what}"
+                + (f"; with_heads(..., vocab_size={value + 1}) gives it more" if piece else ""))
 
     def with_heads(self, *heads: str, seed: int = 0, **config_overrides) -> "Checkpoint":
         """The same checkpoint with these heads, the pooler where they read it, and no others; missing ones are fresh.
@@ -158,8 +170,10 @@ class Checkpoint:
         params = {part: tree for part, tree in self.params.items()
                   if part in shapes and jax.tree.map(np.shape, tree) == jax.tree.map(np.shape, shapes[part])}
         params, fresh = _complete(network, params, seed)
+        outdated = mismatches(self.tokenizer, self.network)
+        notes = (*(note for note in self.report.notes if note not in outdated), *mismatches(self.tokenizer, network))
         return dataclasses.replace(self, network=network, params=params,
-                                   report=dataclasses.replace(self.report, fresh=fresh))
+                                   report=dataclasses.replace(self.report, fresh=fresh, notes=notes))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
@@ -253,8 +267,28 @@ def load(source: str | Path, dtype: str | None = None, param_dtype: str = "float
     except FileNotFoundError:
         tokenizer = None
     return Checkpoint(network, params, tokenizer,
-                      Report(str(source), tuple(sorted(used)), tuple(sorted(ignored)), fresh, tuple(unknown)),
+                      Report(str(source), tuple(sorted(used)), tuple(sorted(ignored)), fresh, tuple(unknown),
+                             mismatches(tokenizer, network)),
                       read_pooling(folder))
+
+
+def mismatches(tokenizer: Tokenizer | None, network: Network) -> tuple[str, ...]:
+    """Sentences on where a tokenizer's ids and a network's tables differ; none without a tokenizer."""
+    if tokenizer is None:
+        return ()
+    notes, rows, size = [], network.tables["input_ids"], tokenizer.vocab_size
+    if size > rows:
+        pieces = [f"{tokenizer.id_to_token(i)!r} ({i})" for i in range(rows, size) if tokenizer.id_to_token(i)]
+        more = f" and {len(pieces) - 4} more" if len(pieces) > 4 else ""
+        notes.append(f"the tokenizer has {size} ids, the word table {rows} rows: texts with {', '.join(pieces[:4])}{more} "
+                     f"are refused; with_heads(..., vocab_size={size}) makes room")
+    elif size < rows:
+        notes.append(f"the tokenizer has {size} ids, the word table {rows} rows: the last {rows - size} stand for no piece")
+    types, kinds = network.tables.get("token_type_ids"), int(tokenizer.build([], [])[1].max(initial=0)) + 1
+    if tokenizer.type_ids and types and kinds > types:
+        notes.append(f"the tokenizer gives {kinds} token types, the table has {types} rows: pairs of texts are refused "
+                     "unless tokenizer.type_ids is set to False")
+    return tuple(notes)
 
 
 def save(checkpoint: Checkpoint, folder: str | Path) -> Path:

@@ -163,6 +163,21 @@ class Network:
     def modules(self) -> dict[str, nn.Module]:
         return {name: self.variant.heads[name].module(self.config, self.compute) for name in self.heads}
 
+    @property
+    def tables(self) -> dict[str, int]:
+        """Rows of the table that each key of a batch indexes; keys without a table are left out."""
+        sizes = {
+            "input_ids": "vocab_size",
+            "token_type_ids": "type_vocab_size",
+            "position_ids": "max_position_embeddings",
+            "task_type_ids": "task_type_vocab_size",
+            "span_offsets": "max_span_targets",
+        }
+        if not getattr(self.config, "use_task_id", True):
+            del sizes["task_type_ids"]
+        rows = {key: getattr(self.config, name, None) for key, name in sizes.items()}
+        return {key: size for key, size in rows.items() if size}
+
     def init(self, rng: jax.Array) -> dict[str, Any]:
         """Fresh parameters; each part draws from its own stream, so that heads do not change the encoder."""
         return self._fresh(rng)

@@ -143,6 +143,7 @@ class Pipeline:
             length = min((n for n in (*LENGTHS, self.max_length) if longest <= n <= self.max_length), default=longest)
             rows = order[first : first + self.most_rows(length)]
             batch = self.cut(whole, rows, length)
+            self.checkpoint.check_ids(batch)
             running = rows, length, self.run(self.checkpoint.params, batch | self.given)
             if ready:                              # read only while the next batch is computed
                 yield from self.rows_of(*ready, lengths)

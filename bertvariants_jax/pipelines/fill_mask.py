@@ -38,6 +38,10 @@ class FillMask(Pipeline):
             allowed = list(dict.fromkeys(self.piece(word) for word in targets))
             if not allowed:
                 raise ValueError("targets holds no word")
+            rows = self.checkpoint.config.vocab_size
+            if beyond := [word for word in targets if self.piece(word) >= rows]:
+                raise ValueError(f"the target {beyond[0]!r} has id {self.piece(beyond[0])}, but this "
+                                 f"{self.checkpoint.variant} has {rows} rows")
             # an input of the program, at the next power of two, so that other words need no other program
             self.given = {"targets": np.pad(np.array(allowed, np.int32), (0, (1 << (len(allowed) - 1).bit_length()) - len(allowed)),
                                             constant_values=-1)}
