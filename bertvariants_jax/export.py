@@ -2,6 +2,8 @@
 
 import json
 import logging
+import os
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bertvariants_jax import flat, names
+from bertvariants_jax.files import write_file
 from bertvariants_jax.hf.checkpoint import Checkpoint
 from bertvariants_jax.hf.tensors import read_tensors, write_tensors
 
@@ -98,7 +101,7 @@ def to_stablehlo(checkpoint: Checkpoint, folder: str | Path, length: int = 128) 
     inputs = inputs_of(checkpoint, batch, length)
     shapes = {path: jax.ShapeDtypeStruct(value.shape, value.dtype) for path, value in weights.items()}
     program = jax.export.export(jax.jit(function(checkpoint)), platforms=PLATFORMS)(shapes, inputs)
-    (folder / "model.stablehlo").write_bytes(program.serialize())
+    write_file(folder / "model.stablehlo", program.serialize())
     write_tensors(folder, weights, max_shard_bytes=2**62)
     describe(checkpoint, folder, length, inputs, jax.tree.unflatten(program.out_tree, program.out_avals), READ_ME, PLATFORMS)
     return folder
@@ -116,8 +119,6 @@ def to_onnx(checkpoint: Checkpoint, folder: str | Path, length: int = 128) -> Pa
     check_length(checkpoint, length)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    for old in folder.glob("model.onnx*"):              # the converter would append to the weights
-        old.unlink()
     plain = in_float32(checkpoint)
     run, weights = function(plain), names.flatten(plain.params)
     [batch] = jax.export.symbolic_shape("B")
@@ -126,11 +127,17 @@ def to_onnx(checkpoint: Checkpoint, folder: str | Path, length: int = 128) -> Pa
     traced, outputs = flat.trace(call, *inputs.values())
     for name in ("jax2onnx", "onnx_ir"):                # they warn of plugins and shapes that nobody asked for
         logging.getLogger(name).setLevel(logging.ERROR)
-    jax2onnx.to_onnx(lambda *arrays: flat.evaluate(traced, *arrays), list(inputs.values()), model_name=checkpoint.variant,
-                     opset=OPSET, return_mode="file", output_path=folder / "model.onnx", input_names=list(inputs),
-                     output_names=sorted(outputs))
-    for file in folder.glob("model.onnx*"):             # large weights lie beside it, in a file that was made private
-        file.chmod(0o644)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".tmp-") as work:
+        jax2onnx.to_onnx(lambda *arrays: flat.evaluate(traced, *arrays), list(inputs.values()),
+                         model_name=checkpoint.variant, opset=OPSET, return_mode="file",
+                         output_path=Path(work) / "model.onnx", input_names=list(inputs),
+                         output_names=sorted(outputs))
+        written = sorted(Path(work).glob("model.onnx*"), reverse=True)  # large weights, model.onnx.data, come first
+        for old in folder.glob("model.onnx?*"):
+            old.unlink()
+        for file in written:
+            file.chmod(0o644)                           # the converter makes the weights' file private
+            os.replace(file, folder / file.name)
     describe(checkpoint, folder, length, inputs, outputs, READ_ME_ONNX, ("onnx",))
     return folder
 
@@ -148,13 +155,13 @@ def describe(checkpoint: Checkpoint, folder: Path, length: int, inputs: Mapping,
     said = {"variant": checkpoint.variant, "inputs": shown(inputs), "outputs": shown(outputs), "platforms": platforms,
             "id2label": checkpoint.config.id2label,
             "rows": {key: rows for key, rows in checkpoint.network.tables.items() if key in inputs}}
-    (folder / "export.json").write_text(json.dumps(said, indent=2) + "\n", encoding="utf-8")
+    write_file(folder / "export.json", json.dumps(said, indent=2) + "\n")
     if tokenizer is not None:
         tokenizer.save(folder)
-    (folder / "README.md").write_text((text + READ_ME_TEXTS).format(
+    write_file(folder / "README.md", (text + READ_ME_TEXTS).format(
         variant=checkpoint.variant, outputs=", ".join(outputs), platforms=", ".join(platforms), length=length, opset=OPSET,
         call=", ".join(f'"{name}": ids' for name in inputs), side=tokenizer.padding_side if tokenizer else "right",
-        pad=tokenizer.pad_token_id if tokenizer else 0), encoding="utf-8")
+        pad=tokenizer.pad_token_id if tokenizer else 0))
 
 
 def difference(checkpoint: Checkpoint, folder: str | Path) -> float:

@@ -21,6 +21,7 @@ import tyro
 from bertvariants_jax.data.batch import check
 from bertvariants_jax.data.pack import Packed
 from bertvariants_jax.data.pipeline import Check, Examples, Pipeline, pipeline
+from bertvariants_jax.files import write_file
 from bertvariants_jax.hf.checkpoint import Checkpoint, Pooling, Report, load, read_config, save
 from bertvariants_jax.layers.dense import Compute
 from bertvariants_jax.models import VARIANTS, find_size
@@ -213,8 +214,7 @@ def run(recipe: Recipe, out: str | Path) -> Outcome:
 
 def keep_scores(out: Path, scores: dict[str, Any]) -> None:
     """Write `out`/scores.json: what came of a run, or of several."""
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "scores.json").write_text(json.dumps(scores, indent=1) + "\n", encoding="utf-8")
+    write_file(out / "scores.json", json.dumps(scores, indent=1) + "\n")
 
 
 def run_seeds(recipe: Recipe, out: str | Path, seeds: int) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import json
-import os
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ import jax
 import numpy as np
 
 from bertvariants_jax import names
+from bertvariants_jax.files import write_file
 from bertvariants_jax.hf.hub import resolve
 from bertvariants_jax.hf.tensors import read_tensors, write_tensors
 from bertvariants_jax.hf.tf_bundle import read_tf_checkpoint
@@ -309,9 +309,7 @@ def save(checkpoint: Checkpoint, folder: str | Path) -> Path:
     if stem := variant.aliases.get(config["model_type"]):
         architecture = stem + architecture.removeprefix(variant.stem)
     config = {"architectures": [architecture], **config}
-    whole = folder / "config.json.tmp"
-    whole.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    os.replace(whole, folder / "config.json")
+    write_file(folder / "config.json", json.dumps(config, indent=2) + "\n")
     if checkpoint.tokenizer is not None:
         checkpoint.tokenizer.save(folder)
     if checkpoint.pooling is not None and not checkpoint.pooling.unsupported:
@@ -369,13 +367,12 @@ def write_pooling(folder: Path, pooling: Pooling, width: int) -> None:
     kinds = ["Transformer", "Pooling", *(["Normalize"] if pooling.normalize else [])]
     modules = [{"idx": i, "name": str(i), "path": f"{i}_{kind}" if i else "", "type": f"sentence_transformers.models.{kind}"}
                for i, kind in enumerate(kinds)]
-    (folder / "1_Pooling").mkdir(exist_ok=True)
     said = {"word_embedding_dimension": width, **{key: mode == pooling.mode for key, mode in POOLED.items()}}
-    (folder / "1_Pooling" / "config.json").write_text(json.dumps(said, indent=2) + "\n", encoding="utf-8")
-    (folder / "modules.json").write_text(json.dumps(modules, indent=2) + "\n", encoding="utf-8")
+    write_file(folder / "1_Pooling" / "config.json", json.dumps(said, indent=2) + "\n")
+    write_file(folder / "modules.json", json.dumps(modules, indent=2) + "\n")
     if pooling.max_length:
-        (folder / "sentence_bert_config.json").write_text(
-            json.dumps({"max_seq_length": pooling.max_length, "do_lower_case": False}, indent=2) + "\n", encoding="utf-8")
+        write_file(folder / "sentence_bert_config.json",
+                   json.dumps({"max_seq_length": pooling.max_length, "do_lower_case": False}, indent=2) + "\n")
 
 
 def read_pooling(folder: str | Path) -> Pooling | None:

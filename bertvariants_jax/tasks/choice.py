@@ -17,6 +17,7 @@ import numpy as np
 
 from bertvariants_jax.data.batch import pad
 from bertvariants_jax.data.source import open_source, read_lines
+from bertvariants_jax.files import replacing
 from bertvariants_jax.objectives.finetune import classification
 from bertvariants_jax.tasks.task import TEST, TRAIN, VALIDATION, Task
 
@@ -114,9 +115,8 @@ class Choice(Task):
     def write(self, examples: "Questions", outputs: Mapping[str, np.ndarray], folder: Path) -> list[Path]:
         """predictions.jsonl: {"id", "label"} a question, the label an option's number from 0 (RACE: its letter; COPA:
         {"idx", "label"}, as SuperGLUE's leaderboard wants it)."""
-        Path(folder).mkdir(parents=True, exist_ok=True)
         path, chosen = Path(folder) / "predictions.jsonl", np.asarray(outputs["logits"]).argmax(-1)
-        with path.open("w", encoding="utf-8") as file:
+        with replacing(path) as file:
             for question, best in zip(examples.questions, chosen.tolist(), strict=True):
                 row = {"idx": int(question.name), "label": best} if self.name == "copa" else {
                     "id": question.name, "label": LETTERS[best] if self.name == "race" else best}

@@ -13,6 +13,7 @@ from bertvariants_jax.data import noise
 from bertvariants_jax.data.batch import pad
 from bertvariants_jax.data.pack import Packed, packed
 from bertvariants_jax.data.source import Source, open_source, read_lines
+from bertvariants_jax.files import write_file
 from bertvariants_jax.objectives.finetune import classification
 from bertvariants_jax.tasks.metrics import METRICS
 from bertvariants_jax.tasks.task import TEST, TRAIN, VALIDATION, Task
@@ -223,8 +224,7 @@ class Classify(Task):
         spelled = self.spelled or self.labels()
         lines = [f"{value:.3f}" if self.regression else spelled[int(value)] for value in self.predicted(outputs)]
         path = Path(folder) / f"{self.official}.tsv"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("index\tprediction\n" + "".join(f"{i}\t{line}\n" for i, line in enumerate(lines)), encoding="utf-8")
+        write_file(path, "index\tprediction\n" + "".join(f"{i}\t{line}\n" for i, line in enumerate(lines)))
         return [path]
 
     def score_file(self, path: Path, split: str) -> dict[str, float]:

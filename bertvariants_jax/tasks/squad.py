@@ -19,6 +19,7 @@ import numpy as np
 from bertvariants_jax.data.batch import pad
 from bertvariants_jax.data.source import KINDS, open_source
 from bertvariants_jax.data.windows import Frame, best_window, cut
+from bertvariants_jax.files import write_file
 from bertvariants_jax.objectives.finetune import beam_extraction, extraction
 from bertvariants_jax.tasks.squad_score import score_cmrc, score_v1, score_v2
 from bertvariants_jax.tasks.task import TEST, TRAIN, Task
@@ -203,9 +204,8 @@ class Squad(Task):
                  NBEST: {id: nbest(one.listed, kind) for id, one in found.items()}}
         if self.unanswerable:
             files[ODDS] = {id: one.odds for id, one in found.items()}
-        folder.mkdir(parents=True, exist_ok=True)
         for name, content in files.items():
-            (folder / name).write_text(json.dumps(content, indent=4) + "\n", encoding="utf-8")
+            write_file(folder / name, json.dumps(content, indent=4) + "\n")
         return [folder / name for name in files]
 
     def score_file(self, path: Path, split: str) -> dict[str, float]:

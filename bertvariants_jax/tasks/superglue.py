@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from bertvariants_jax.data.source import read_lines
+from bertvariants_jax.files import replacing
 from bertvariants_jax.tasks.classify import Classify, Rows
 from bertvariants_jax.tasks.metrics import METRICS
 from bertvariants_jax.tasks.squad_score import exact, normalize, overlap
@@ -66,8 +67,7 @@ class SuperGlue(Classify):
     def write(self, examples: Rows, outputs: Mapping[str, np.ndarray], folder: Path) -> list[Path]:
         """<official>.jsonl as SuperGLUE's leaderboard takes it."""
         row, path = SUPERGLUE[self.name], Path(folder) / f"{self.official}.jsonl"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("w", encoding="utf-8") as file:
+        with replacing(path) as file:
             for line in row.lines(self.answered(examples, outputs), row.spelled):
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
         return [path]

@@ -15,6 +15,7 @@ import numpy as np
 from bertvariants_jax.data import conll, noise
 from bertvariants_jax.data.batch import IGNORED, pad
 from bertvariants_jax.data.source import KINDS, Source, open_source, read_lines
+from bertvariants_jax.files import write_file
 from bertvariants_jax.objectives.finetune import tagging
 from bertvariants_jax.tasks import entities
 from bertvariants_jax.tasks.task import TRAIN, VALIDATION, Task
@@ -197,9 +198,8 @@ class Tagging(Task):
             words = [plain(word) for word in sentence.words]
             columns = [words, sentence.tags, said] if sentence.tags is not None else [words, said]
             lines += [" ".join(cells) for cells in zip(*columns, strict=True)] + [""]
-        Path(folder).mkdir(parents=True, exist_ok=True)
         path = Path(folder) / "predictions.conll"
-        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        write_file(path, "\n".join(lines) + "\n")
         return [path]
 
     def score_file(self, path: str | Path, split: str = VALIDATION) -> dict[str, float]:

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from bertvariants_jax.files import write_file
 from bertvariants_jax.text.bpe import BYTE_SPACE
 from bertvariants_jax.text.families import MODEL_TYPE_IDS, NAMES
 from bertvariants_jax.text.files import FILES, read, read_options
@@ -166,7 +167,6 @@ class Tokenizer:
         Of `original` tokenizers `transformers` does not know the digit-comma rule.
         """
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
         files = dict(self._files)
         rows = self._vocabulary.rows
         tab = b"\t" in files.get("vocab.txt", b"").split(b"\n", 1)[0]
@@ -176,7 +176,7 @@ class Tokenizer:
         config = json.dumps(self._config(), indent=2, ensure_ascii=False) + "\n"
         files["tokenizer_config.json"] = config.encode("utf-8")
         for name, data in files.items():
-            (folder / name).write_bytes(data)
+            write_file(folder / name, data)
 
     def _config(self) -> dict:
         """tokenizer_config.json: the loaded one, with what both readers need for the same ids."""

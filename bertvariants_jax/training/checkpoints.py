@@ -12,6 +12,8 @@ import jax
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
+from bertvariants_jax.files import write_file
+
 # fields of a run's config that may differ when it is resumed: they change how it runs, not what it computes
 FREE = ("mesh", "parallel", "accumulate", "log_every", "eval_every", "save_every", "keep_last", "workers")
 
@@ -185,7 +187,7 @@ def claim(folder, config: dict[str, Any]) -> None:
                 raise ValueError(f"{path.parent} holds another run: {'; '.join(differ)}. "
                                  "Choose another folder, or delete that one")
         if jax.process_index() == 0:
-            path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+            write_file(path, json.dumps(config, indent=2) + "\n")
     except json.JSONDecodeError as error:
         raise ValueError(f"{path} is not JSON ({error}); choose another folder, or delete it") from error
     except OSError as error:

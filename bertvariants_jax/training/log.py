@@ -3,10 +3,12 @@
 import contextlib
 import json
 import math
-import os
 import pathlib
+import secrets
 import sys
 import time
+
+from bertvariants_jax.files import write_file
 
 
 class Log:
@@ -107,7 +109,9 @@ class Board:
 
     def __init__(self, folder: pathlib.Path, step: int, writer, event, scalar):
         folder.mkdir(parents=True, exist_ok=True)
-        self._file, self._event, self._scalar = writer(str(folder / "events")), event, scalar
+        # a name of its own: another start within the same second would write over this file
+        self._file = writer(str(folder / "events"), f".{secrets.token_hex(4)}")
+        self._event, self._scalar = event, scalar
         if step:  # what came after the step that a run resumes from is not to be shown
             self._file.write_event(event(wall_time=time.time(), step=step + 1, session_log={"status": 1}))
 
@@ -153,17 +157,15 @@ def keep_until(path: pathlib.Path, step: int) -> None:
     if not path.exists():
         return
     kept = [json.dumps(line) + "\n" for line in read_metrics(path) if line["step"] <= step]
-    new = path.with_suffix(".tmp")
-    new.write_text("".join(kept), encoding="utf-8")
-    os.replace(new, path)
+    write_file(path, "".join(kept))
 
 
 def read_metrics(path) -> list[dict]:
     """The lines of a metrics.jsonl, in order; a line that was cut off is left out."""
     lines = []
-    for line in pathlib.Path(path).read_text("utf-8").splitlines():
-        try:
-            lines.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
+    for text in pathlib.Path(path).read_text("utf-8", errors="replace").split("\n"):
+        with contextlib.suppress(json.JSONDecodeError):
+            line = json.loads(text)
+            if isinstance(line, dict) and isinstance(line.get("step"), int):
+                lines.append(line)
     return lines

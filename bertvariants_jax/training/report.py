@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
+from bertvariants_jax.files import write_file
 from bertvariants_jax.training.checkpoints import flat
 from bertvariants_jax.training.log import read_metrics
 
@@ -60,9 +61,8 @@ def write_report(folders, path) -> pathlib.Path:
     """Write the report of the runs in `folders` to `path` (HTML) and its curves beside it (.png) -> path."""
     path, runs = pathlib.Path(path), [read_run(folder) for folder in folders]
     picture = curves(runs)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.with_suffix(".png").write_bytes(picture)
-    path.write_text(page(runs, picture), encoding="utf-8")
+    write_file(path.with_suffix(".png"), picture)
+    write_file(path, page(runs, picture))
     return path
 
 
