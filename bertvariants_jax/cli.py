@@ -121,7 +121,8 @@ def train(arguments: list[str]) -> None:
 
     Example: bertvariants train experiments/glue.py --task sst2 --start FOLDER --epochs 2 --out runs/sst2
 
-    --seeds 5 does a fine-tuning run five times and tells the median.
+    --seeds 5 does a fine-tuning run five times and tells the median. A run goes on only with the data, the classes and
+    the tokenizer that it began with; --data-changed takes other data.
     """
     if not arguments or arguments[0].startswith("-"):
         print(f"bertvariants train RECIPE.py --out RUN [flags]\n\n{inspect.getdoc(train)}\n\n"
@@ -147,7 +148,7 @@ def train(arguments: list[str]) -> None:
     command = dataclasses.make_dataclass("Train", [
         ("out", Path), *((f"of_recipe_{name}", Annotated[kind, tyro.conf.arg(name=name)],      # one may be called "task"
                           dataclasses.field(default=knobs[name])) for name, kind, _ in options),
-        ("seeds", int, dataclasses.field(default=1)), ("distributed", bool, dataclasses.field(default=False)), *fields])
+        ("seeds", int, dataclasses.field(default=1)), ("data_changed", bool, dataclasses.field(default=False)), ("distributed", bool, dataclasses.field(default=False)), *fields])
     chosen = tyro.cli(command, args=flags, prog=prog, description=inspect.getdoc(module))
     import jax
 
@@ -156,12 +157,12 @@ def train(arguments: list[str]) -> None:
     prepare_jax()
     whole = Recipe(**{f.name: getattr(chosen, f.name) for f in dataclasses.fields(Recipe)})
     if chosen.seeds > 1:
-        found = run_seeds(whole, chosen.out, chosen.seeds)
+        found = run_seeds(whole, chosen.out, chosen.seeds, chosen.data_changed)
         show_scores([(str(chosen.out), found)])
         print(json.dumps({"out": str(chosen.out), "seeds": chosen.seeds,
                           **{key: found[key] for key in ("metrics", "least", "most", "deviation", "failed")}}))
         return
-    outcome = run(whole, chosen.out)
+    outcome = run(whole, chosen.out, chosen.data_changed)
     shown = {k: v for k, v in outcome.metrics.items() if k.startswith(("eval/", "best/")) or k in ("loss", "tokens_per_second")}
     print(json.dumps({"step": outcome.step, "stopped_by": outcome.stopped_by, "out": str(chosen.out), **shown}))
 

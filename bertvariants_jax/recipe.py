@@ -19,6 +19,7 @@ import numpy as np
 import tyro
 
 from bertvariants_jax.data.batch import check
+from bertvariants_jax.data.fingerprint import noted
 from bertvariants_jax.data.pack import Packed
 from bertvariants_jax.data.pipeline import Check, Examples, Pipeline, pipeline
 from bertvariants_jax.files import write_file
@@ -28,6 +29,7 @@ from bertvariants_jax.models import VARIANTS, find_size
 from bertvariants_jax.models.config import Config
 from bertvariants_jax.models.variant import Network, Variant
 from bertvariants_jax.objectives.objective import Objective
+from bertvariants_jax.origin import describe_data, describe_parts
 from bertvariants_jax.tasks.choice import Choice
 from bertvariants_jax.tasks.classify import Classify
 from bertvariants_jax.tasks.detect import Detect
@@ -142,7 +144,10 @@ def finetune(name: str, task: str = "") -> tuple[Optim, Settings]:
 
 
 class Work(NamedTuple):
-    """What a recipe comes to once its tokenizer, network and data are there; the task is as the model wants it."""
+    """What a recipe comes to once its tokenizer, network and data are there; the task is as the model wants it.
+
+    parts: what it is made of, see origin.py.
+    """
 
     task: Task
     params: dict[str, Any] | None
@@ -150,6 +155,7 @@ class Work(NamedTuple):
     tokenizer: Tokenizer
     objective: Objective
     train: Pipeline
+    parts: dict[str, Any]
 
 
 TASKS = {kind.__name__: kind for kind in (
@@ -172,10 +178,15 @@ def cache_folder() -> Path:
     return Path(os.environ.get("BERTVARIANTS_CACHE") or "~/.cache/bertvariants_jax").expanduser()
 
 
-def run(recipe: Recipe, out: str | Path) -> Outcome:
-    """Train in the folder `out` (going on where it stopped), evaluate, and write `out`/model as an HF folder."""
+def run(recipe: Recipe, out: str | Path, data_changed: bool = False) -> Outcome:
+    """Train in the folder `out` (going on where it stopped), evaluate, and write `out`/model as an HF folder.
+
+    data_changed: go on though the data is not what it was. ValueError without it, and where classes, tokenizer or
+    networks are others than those of the run that is there.
+    """
     out, settings = Path(out), recipe.settings
-    work = prepare(recipe, out)
+    with noted(cache_folder() / "fingerprints") as training_sources:
+        work = prepare(recipe, out)
     task, objective, network = work.task, work.objective, work.network
     if task.best and not settings.keep_best:
         settings = replace(settings, keep_best=task.best)
@@ -185,8 +196,15 @@ def run(recipe: Recipe, out: str | Path) -> Outcome:
         settings = replace(settings, steps=min(settings.steps or whole, whole))
 
     # made before the first step, so that its faults cost none
-    examples, held = evaluation_data(task, VALIDATION, network, work.tokenizer, recipe.settings.batch_size, settings.seed,
-                                     work.train.maker.check)
+    with noted(cache_folder() / "fingerprints") as evaluation_sources:
+        examples, held = evaluation_data(task, VALIDATION, network, work.tokenizer, recipe.settings.batch_size,
+                                         settings.seed, work.train.maker.check)
+    data = describe_data(work.train.maker.examples, training_sources, examples, evaluation_sources)
+    asked = {name: getattr(recipe.settings, name) for name in ("steps", "epochs", "batch_size")}
+    config = {**recipe.as_json(), "origin": {**work.parts, "asked": asked, "data": data}}
+    if data_changed and finished(out) >= settings.steps:
+        say(f"{out} is at its end, step {finished(out)}: nothing would be learned from data that has changed")
+        data_changed = False
     mesh = loop.make_mesh(settings.mesh) if settings.parallel == "mesh" else None
 
     def measure(params, step: int) -> dict[str, float]:
@@ -204,7 +222,8 @@ def run(recipe: Recipe, out: str | Path) -> Outcome:
     forward = count_flops(lambda p, b, m: objective.loss(p, b, None, m).sums, params, sample, memory)
     whole = settings.batch_size / settings.data_rows * jax.process_count()
     outcome = loop.train(objective, work.train, settings, recipe.optim, out, evaluate=measure, export=export,
-                         params=work.params, config=recipe.as_json(), flops_per_step=3.0 * forward * whole)
+                         params=work.params, config=config, flops_per_step=3.0 * forward * whole,
+                         data_changed=data_changed)
     found = {key.removeprefix("best/"): value for key, value in outcome.metrics.items() if key.startswith("best/")}
     if task.best and found and outcome.stopped_by in ("steps", "data") and jax.process_index() == 0:
         keep_scores(out, {"step": found.pop("step"), "metrics": found, "baseline": task.baseline(examples),
@@ -212,12 +231,23 @@ def run(recipe: Recipe, out: str | Path) -> Outcome:
     return outcome
 
 
+def say(text: str) -> None:
+    """A line for the reader, of the first process."""
+    if jax.process_index() == 0:
+        print(text, file=sys.stderr)
+
+
+def finished(out: Path) -> int:
+    """The step of a run's newest checkpoint, 0 without one."""
+    return max((int(path.name) for path in (out / "checkpoints").glob("*") if path.name.isdigit()), default=0)
+
+
 def keep_scores(out: Path, scores: dict[str, Any]) -> None:
     """Write `out`/scores.json: what came of a run, or of several."""
     write_file(out / "scores.json", json.dumps(scores, indent=1) + "\n")
 
 
-def run_seeds(recipe: Recipe, out: str | Path, seeds: int) -> dict[str, Any]:
+def run_seeds(recipe: Recipe, out: str | Path, seeds: int, data_changed: bool = False) -> dict[str, Any]:
     """Train with `seeds` seeds from the recipe's own on, in folders of `out`; what is there already is not done again.
 
     Gives, and keeps in `out`/scores.json, the median, extremes and standard deviation of each metric over the runs that
@@ -231,7 +261,7 @@ def run_seeds(recipe: Recipe, out: str | Path, seeds: int) -> dict[str, Any]:
     for seed in range(recipe.settings.seed, recipe.settings.seed + seeds):
         folder = out / f"seed-{seed}"
         try:
-            run(replace(recipe, settings=replace(recipe.settings, seed=seed)), folder)
+            run(replace(recipe, settings=replace(recipe.settings, seed=seed)), folder, data_changed)
             scores = json.loads((folder / "scores.json").read_text(encoding="utf-8"))
             failed = scores["metrics"][best] <= scores["baseline"].get(best, -math.inf)
             runs.append({"seed": seed, "failed": failed, **scores})
@@ -318,7 +348,8 @@ def prepare(recipe: Recipe, out: Path) -> Work:
                     process_index=jax.process_index(), process_count=jax.process_count())
     data.batch(0)                                      # its faults before any work
     params = task.initial(network, checkpoint and jax.device_get(checkpoint.params), **companions)
-    return Work(task, params, network, tokenizer, objective, data)
+    parts = describe_parts(network, tokenizer, labels, task.pooling, companions)
+    return Work(task, params, network, tokenizer, objective, data, parts)
 
 
 def fits(*networks: Network) -> Check:

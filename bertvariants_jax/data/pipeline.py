@@ -10,12 +10,14 @@ number of its next batch.
 import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
 
 from bertvariants_jax.data import noise
 from bertvariants_jax.data.batch import IGNORED
+from bertvariants_jax.data.fingerprint import rows_fingerprint
 
 Batch = dict[str, np.ndarray]
 Corrupt = Callable[[Batch, np.ndarray, np.ndarray], Batch]  # (batch, index [B], epoch [B]) -> batch
@@ -147,21 +149,31 @@ class Batches(Iterator[Batch]):
         self._next += 1
         return batch
 
-    def get_state(self) -> dict[str, int | bool]:
+    def get_state(self) -> dict[str, int | bool | str]:
         """The number of the next batch and what the order depends on; goes through JSON."""
         return {"next": self._next, **self._pipeline.maker.order()}
 
-    def set_state(self, state: dict[str, int | bool]) -> None:
+    def set_state(
+        self, state: dict[str, int | bool | str], data_changed: bool = False
+    ) -> None:
         """Go on where `get_state` was called, with any number of workers and hosts.
 
+        data_changed: with the batch of the same number, whatever the data is now.
         Raises ValueError where the data or the batches are others than they were.
         """
         order = self._pipeline.maker.order()
         for name, value in order.items():
+            if data_changed and name in ("examples", "batch_size", "rows"):
+                continue
+            if name == "rows" and name not in state:  # of a run from before rows were compared
+                continue
             if state.get(name) != value:
-                raise ValueError(
-                    f"cannot resume the data: {name} was {state.get(name)} and is {value} now"
+                what = (
+                    "the rows are not what they were (other texts, labels, order or packing)"
+                    if name == "rows"
+                    else f"{name} was {state.get(name)} and is {value} now"
                 )
+                raise ValueError(f"cannot resume the data: {what}")
         self._stop()
         self._next = int(state["next"])
 
@@ -201,12 +213,17 @@ class _Maker:
         positions = len(self.examples) * self.epochs
         return positions // self.batch_size if self.shuffle else -(-positions // self.batch_size)
 
-    def order(self) -> dict[str, int | bool]:
+    @cached_property
+    def fingerprint(self) -> str:
+        return rows_fingerprint(self.examples)
+
+    def order(self) -> dict[str, int | bool | str]:
         return {
             "examples": len(self.examples),
             "batch_size": self.batch_size,
             "seed": self.seed,
             "shuffle": self.shuffle,
+            "rows": self.fingerprint,
         }
 
     def __call__(self, number: int) -> Batch:

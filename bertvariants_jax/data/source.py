@@ -26,7 +26,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from bertvariants_jax.data import conll, prose
+from bertvariants_jax.data import conll, fingerprint, prose
 from bertvariants_jax.data.documents import Document, read_documents, text_document
 
 KINDS = ("text", "jsonl", "tsv", "csv", "labeled", "parquet", "conll", "tfds", "docs")
@@ -72,6 +72,10 @@ def open_source(
     except LookupError:
         raise ValueError(f"Python knows no encoding {encoding!r}") from None
     files = () if kind in ("tfds", "docs") else _files(rest)
+    for file in files:
+        fingerprint.note_file(file)
+    if kind == "docs":
+        fingerprint.note(address, lambda: prose.stamp(rest))
     return Source(
         address,
         kind,
@@ -165,6 +169,7 @@ class Source(Sequence[dict]):
         if self._loaded is None:
             if self.kind == "tfds":
                 rows = _tfds_rows(self._target, self._data_dir)
+                fingerprint.note(self.address, lambda: repr(rows.about))
             elif self.kind == "docs":
                 rows = [
                     {"text": " ".join(d.sentences), "package": d.group, "name": d.name}
@@ -350,6 +355,7 @@ def _files(pattern: str) -> tuple[str, ...]:
 
 
 def _open(path: str) -> BinaryIO:
+    fingerprint.note_file(path)
     if "://" in path:
         import fsspec
 
@@ -361,11 +367,13 @@ def _open(path: str) -> BinaryIO:
     return gzip.open(file, "rb") if magic == b"\x1f\x8b" else file
 
 
-def _stat(path: str) -> tuple[int, int]:
+def _stat(path: str) -> tuple[int, int | str]:
     if "://" in path:
         import fsspec
 
-        return fsspec.open(path).fs.size(path), 0
+        filesystem = fsspec.open(path).fs
+        info = filesystem.info(path)
+        return info["size"], fingerprint.checksum(info) or str(info.get("created", ""))
     s = os.stat(path)
     return s.st_size, s.st_mtime_ns
 
@@ -433,10 +441,11 @@ def _parquet_rows(path: str) -> Iterator[dict]:
 
 
 class _TfdsRows(Sequence[dict]):
-    """Rows of a TFDS data source, text as str."""
+    """Rows of a TFDS data source, text as str. about: what tells it from others."""
 
-    def __init__(self, source):
+    def __init__(self, source, about: tuple):
         self._source = source
+        self.about = (*about, len(source))
 
     def __len__(self) -> int:
         return len(self._source)
@@ -501,7 +510,7 @@ def _tfds_rows(target: str, data_dir: str | None) -> Sequence[dict]:
     if split.partition("[")[0] not in splits and "+" not in split:
         raise ValueError(f"{where}: there is no split {split!r}; there are: {', '.join(splits)}")
     try:
-        return _TfdsRows(builder.as_data_source(split=split))
+        return _TfdsRows(builder.as_data_source(split=split), (builder.info.full_name, split))
     except Exception as e:
         raise ValueError(
             f"{where}: cannot read it at random ({_first_line(e)}); prepare it as array_record"

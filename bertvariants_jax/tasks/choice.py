@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bertvariants_jax.data.batch import pad
+from bertvariants_jax.data.fingerprint import note_file
 from bertvariants_jax.data.source import open_source, read_lines
 from bertvariants_jax.files import replacing
 from bertvariants_jax.objectives.finetune import classification
@@ -364,6 +365,7 @@ def _place(folder: Path, names: Sequence[str], or_in: str = "") -> Path:
 
 
 def _json(path: Path) -> Any:
+    note_file(path)
     data = path.read_bytes()
     try:
         return json.loads(gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data)

@@ -17,6 +17,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from bertvariants_jax.data.batch import pad
+from bertvariants_jax.data.fingerprint import note_file
 from bertvariants_jax.data.source import KINDS, open_source
 from bertvariants_jax.data.windows import Frame, best_window, cut
 from bertvariants_jax.files import write_file
@@ -448,6 +449,7 @@ def read_json(path: Path) -> Any:
     """Raises FileNotFoundError, or ValueError naming the line of what is no JSON."""
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
+    note_file(path)
     try:
         content = path.read_bytes()
         if content[:2] == b"\x1f\x8b":

@@ -5,6 +5,7 @@ What the families differ in stands in `families.py`, how their files are read in
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Sequence
@@ -24,6 +25,7 @@ from bertvariants_jax.text.unigram import UNDERLINE
 from bertvariants_jax.text.vocabulary import Vocabulary
 
 GENERIC = "PreTrainedTokenizerFast"  # the class that takes tokenizer.json as it stands
+PROBE = "Überraschung! The cat's 12,345.67 e-mails - \"don't\" 北京 naïve\tU.S.A. ﬁne ½… \xa0<s> [MASK] X"
 NO_LIMIT = 10**9  # transformers writes 1e30 where it knows no limit
 
 Slot = tuple[int | None, int]  # (special id, or None for the next text; token type)
@@ -501,6 +503,22 @@ class Tokenizer:
         starts = np.array(starts, bool)
         starts[self.special_ids] = True
         return starts
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hex; changes with what the tokenizer makes of texts: its pieces and their ids, the merges
+        or scores, normalisation (by a probe text), special tokens, types and the padding side."""
+        model = json.loads(self._backend.to_str())["model"]
+        merges = [pair if isinstance(pair, str) else " ".join(pair) for pair in model.get("merges") or ()]
+        scores = model.get("vocab") if self.kind == "unigram" else None
+        probe = self([PROBE, f" {PROBE.upper()}"], [PROBE[::-1], PROBE.lower()])
+        single = self.build([-1])[0].tolist()
+        roles = [getattr(self, f"{role}_token_id") for role in NAMES]
+        parts = (
+            self._pieces, merges, scores, {key: rows.tolist() for key, rows in probe.items()}, single,
+            roles, self.padding_side, self.type_ids,
+        )  # fmt: skip
+        return hashlib.blake2b(repr(parts).encode("utf-8", "replace"), digest_size=8).hexdigest()
 
     def __repr__(self) -> str:
         return f"Tokenizer({self.family!r}, kind={self.kind!r}, vocab_size={self.vocab_size})"

@@ -5,6 +5,7 @@ import json
 import logging
 import math
 import pathlib
+import sys
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -16,6 +17,10 @@ from bertvariants_jax.files import write_file
 
 # fields of a run's config that may differ when it is resumed: they change how it runs, not what it computes
 FREE = ("mesh", "parallel", "accumulate", "log_every", "eval_every", "save_every", "keep_last", "workers")
+
+
+# fields of a task that say where its data lies
+ADDRESSES = ("data", "evaluation", "test", "dialogues")
 
 
 class CheckpointError(OSError):
@@ -169,9 +174,10 @@ def reason(error: Exception) -> str:
     return text.strip().splitlines()[0] if text.strip() else type(error).__name__
 
 
-def claim(folder, config: dict[str, Any]) -> None:
+def claim(folder, config: dict[str, Any], data_changed: bool = False) -> None:
     """Make `folder` this run's, and write its config.json.
 
+    data_changed: take other data than the run has had.
     ValueError names the fields in which the config of another run that is there differs (those that only
     say how it runs may); CheckpointError where the folder cannot be written.
     """
@@ -179,19 +185,43 @@ def claim(folder, config: dict[str, Any]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists():
-            theirs, ours = (dict(flat(c)) for c in (json.loads(path.read_text("utf-8")), config))
-            differ = [f"{name} is {theirs.get(name, 'absent')!r} there and {ours.get(name, 'absent')!r} here"
-                      for name in sorted({*theirs, *ours})
-                      if theirs.get(name, ...) != ours.get(name, ...) and not set(name.split(".")) & set(FREE)]
-            if differ:
-                raise ValueError(f"{path.parent} holds another run: {'; '.join(differ)}. "
-                                 "Choose another folder, or delete that one")
+            compare(path.parent, json.loads(path.read_text("utf-8")), config, data_changed)
         if jax.process_index() == 0:
             write_file(path, json.dumps(config, indent=2) + "\n")
     except json.JSONDecodeError as error:
         raise ValueError(f"{path} is not JSON ({error}); choose another folder, or delete it") from error
     except OSError as error:
         raise CheckpointError(f"cannot write to {folder}: {reason(error)}") from error
+
+
+def compare(folder, theirs: dict[str, Any], ours: dict[str, Any], data_changed: bool = False) -> None:
+    """Raise ValueError where two configs are of different runs, with all fields in which they differ.
+
+    What `origin` says of the data is compared unless `data_changed`, and then also the numbers that follow from the data
+    are left out. A config from before there was an `origin` is compared without it, which is said.
+    """
+    origins = [dict(config.get("origin") or {}) for config in (theirs, ours)]
+    if origins[1] and not origins[0] and jax.process_index() == 0:
+        print(f"{folder} was begun by a version that kept no fingerprints: whether its data, classes and tokenizer are "
+              "still the same cannot be told, and is compared from now on", file=sys.stderr)
+    data = [dict(flat(origin.pop("data", {}))) for origin in origins]
+    there, here = (dict(flat({key: value for key, value in config.items() if key != "origin"})) for config in (theirs, ours))
+    free = {*FREE, *(("steps", "batch_size", *ADDRESSES) if data_changed else ())}
+    differ = [f"{name} is {there.get(name, 'absent')!r} there and {here.get(name, 'absent')!r} here"
+              for name in sorted({*there, *here})
+              if there.get(name, ...) != here.get(name, ...) and not set(name.split(".")) & free]
+    if origins[0]:
+        there, here = (dict(flat(origin)) for origin in origins)
+        differ += [f"{name} is {there[name]!r} there and {here[name]!r} here" for name in there
+                   if name in here and there[name] != here[name]]
+    if differ:
+        raise ValueError(f"{folder} holds another run: {'; '.join(differ)}. Choose another folder, or delete that one")
+    changed = [f"the {name.replace('.', ' ', 1)} " + ("is no longer read" if name not in data[1] else
+               "was not read" if name not in data[0] else "has another content")
+               for name in dict.fromkeys((*data[0], *data[1])) if data[0].get(name) != data[1].get(name)]
+    if origins[0] and changed and not data_changed:
+        raise ValueError(f"{folder} was begun on other data: {'; '.join(changed)}. Give the data back, choose another "
+                         "folder, or go on with it as it is now by --data-changed")
 
 
 def flat(config, prefix: str = ""):

@@ -103,7 +103,8 @@ class Outcome:
 def train(objective: Objective, data: Iterable, settings: Settings, optim: Optim, out, *, params=None,
           evaluate: Callable[[Any, int], dict[str, float]] | None = None,
           export: Callable[[Any, pathlib.Path], None] | None = None, config: dict[str, Any] | None = None,
-          flops_per_step: float | None = None, tokens_per_step: float | None = None) -> Outcome:
+          flops_per_step: float | None = None, tokens_per_step: float | None = None,
+          data_changed: bool = False) -> Outcome:
     """Train in the folder `out`, going on from its newest checkpoint if it has one.
 
     data: its iterator gives batches of this process's rows (numpy [settings.data_rows / processes, ...]) and has
@@ -113,12 +114,13 @@ def train(objective: Objective, data: Iterable, settings: Settings, optim: Optim
     export(params, folder): writes `out`/model from the best parameters, or the last; on the first process.
     config: JSON-able, kept in config.json; a folder that holds another config is refused.
     flops_per_step, tokens_per_step: of a step of batch_size rows; tokens are the size of input_ids if not given.
+    data_changed: go on though the data is not what it was in the run that is there.
     SIGTERM, or SIGINT once: the step is finished, saved, and train returns.
     Raises Diverged, CheckpointError, and ValueError for settings that do not fit.
     """
     out, first = pathlib.Path(out), jax.process_index() == 0
     config = {**(config or {}), "settings": asdict(settings), "optim": asdict(optim)}
-    claim(out, config)
+    claim(out, config, data_changed)
     rate, optimizer = schedule(optim, settings.steps), build(optim, settings.steps)
     if objective.memory is not None and settings.batch_warmup_from:
         raise ValueError("settings.batch_warmup_from: an objective with a memory needs batches of one size")
@@ -141,7 +143,7 @@ def train(objective: Objective, data: Iterable, settings: Settings, optim: Optim
 
     with Checkpoints(out / "checkpoints", keep) as checkpoints, stop_signals() as stop:
         stream = iter(data)
-        state, rng, done = begin(program, checkpoints, stream, settings.seed, params)
+        state, rng, done = begin(program, checkpoints, stream, settings.seed, params, data_changed)
         with Log(out, settings.steps, done, active=first) as log:
             latest = known_metrics(out, done)
             if done:
@@ -164,7 +166,7 @@ def train(objective: Objective, data: Iterable, settings: Settings, optim: Optim
         return Outcome(run.done, latest, stopped_by)
 
 
-def begin(program: step.Program, checkpoints: Checkpoints, stream, seed: int, params):
+def begin(program: step.Program, checkpoints: Checkpoints, stream, seed: int, params, data_changed: bool = False):
     """(state, the run's key, steps done): from the newest checkpoint, with the data put where it was, or fresh."""
     first, run = jax.random.split(jax.random.key(seed))
     rng = jax.jit(lambda key: key, out_shardings=program.abstract["step"].sharding)(run)
@@ -172,7 +174,7 @@ def begin(program: step.Program, checkpoints: Checkpoints, stream, seed: int, pa
         return program.start(first, params), rng, 0
     key = jax.ShapeDtypeStruct(rng.shape, rng.dtype, sharding=rng.sharding)
     done, state, position = checkpoints.restore({**program.abstract, "rng": key})
-    stream.set_state(position)
+    stream.set_state(position, **({"data_changed": True} if data_changed else {}))
     return state, state.pop("rng"), done
 
 
