@@ -9,7 +9,7 @@ import json
 import math
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -56,9 +56,9 @@ from bertvariants_jax.training.optimizer import Optim
 from bertvariants_jax.training.sharding import Mesh, batch_parts
 
 __all__ = [
-    "Choice", "Classify", "Compute", "Continual", "Detect", "Distil", "DistilClassify", "DistilSquad", "Knowledge",
-    "Mesh", "Model", "Optim", "Permute", "Pretrain", "Recipe", "Settings", "Similar", "Spans", "Squad", "SuperGlue",
-    "Tagging", "distilled", "finetune", "glue", "known", "model", "replace", "task"]
+    "Choice", "Classify", "Compute", "Continual", "Detect", "Distil", "DistilClassify", "DistilSquad", "FineTuning",
+    "Knowledge", "Mesh", "Model", "Optim", "Permute", "Pretrain", "Recipe", "Settings", "Similar", "Spans", "Squad",
+    "SuperGlue", "Tagging", "distilled", "finetune", "glue", "known", "model", "replace", "task"]
 
 
 @dataclass(frozen=True)
@@ -121,9 +121,42 @@ def known(name: str) -> tuple[Variant, Config]:
         raise ValueError(f"{error} --variant says whose way of fine-tuning is taken") from None
 
 
-def finetune(name: str, task: str = "") -> tuple[Optim, Settings]:
+@dataclass(frozen=True)
+class FineTuning:
+    """How a paper fine-tunes a model on a task; unpacks as (optim, settings).
+
+    max_length: tokens of a row, None where the paper says nothing else than the task's own number.
+    changes: fields of the model's config, by which it differs from the pre-trained one (a dropout).
+    """
+
+    optim: Optim
+    settings: Settings
+    max_length: int | None = None
+    changes: dict[str, float] = field(default_factory=dict)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter((self.optim, self.settings))
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The fields of the task that the paper says."""
+        return {} if self.max_length is None else {"max_length": self.max_length}
+
+    def model(self, start: str, variant: str = "", tokenizer: str = "") -> Model:
+        """The weights of `start`, or where that is "" fresh ones of `variant`, with the changes that its config has."""
+        if not start:
+            return model(variant, tokenizer, **self.changes)
+        try:
+            config = known(start)[1]
+        except ValueError:                          # a hub id that says nothing: --variant has named its kind
+            config = known(variant)[1]
+        names = {f.name for f in dataclasses.fields(config)}
+        return Model(start, tokenizer=tokenizer, changes={k: v for k, v in self.changes.items() if k in names})
+
+
+def finetune(name: str, task: str = "") -> FineTuning:
     """How the paper of a variant or published size, or of the model in a folder, fine-tunes it on a task (a name of
-    GLUE's, "squad", "squad2", "race", "swag", "ner"; others get the paper's general values).
+    GLUE's or SuperGLUE's, "squad", "squad2", "race", "swag", "ner"; others get the paper's general values).
 
     Adam corrects its bias here, which BERT's, ALBERT's, ELECTRA's, XLNet's and DeBERTa's own code leaves out: with it
     few runs on small data sets fail (arXiv:2006.04884). `--optim.name bert_adam` is without.
@@ -138,9 +171,12 @@ def finetune(name: str, task: str = "") -> tuple[Optim, Settings]:
         said |= variant.finetune.get(key, {})
     if said["steps"]:
         said["epochs"] = 0.0
-    fields = [{f.name for f in dataclasses.fields(kind)} for kind in (Optim, Settings)]
-    optim, settings = ({key: value for key, value in said.items() if key in names} for names in fields)
-    return Optim(**optim), Settings(**settings)
+    fields = [{f.name for f in dataclasses.fields(kind)} for kind in (Optim, Settings, config)]
+    optim, settings, changes = ({key: value for key, value in said.items() if key in names} for names in fields)
+    length, longest = said.get("max_length"), variant.longest(config)
+    if length and longest:
+        length = min(length, longest)
+    return FineTuning(Optim(**optim), Settings(**settings), length, changes)
 
 
 class Work(NamedTuple):

@@ -16,7 +16,7 @@ Measured with all-MiniLM-L6-v2 (6 layers of 384, uncased), 2 CPU cores, float32,
 epochs in 9 minutes; 3,532 pairs of QNLI 0.841 of a fifth kept aside (0.513) after 4 epochs in 10 minutes.
 """
 
-from bertvariants_jax.recipe import Classify, Compute, Model, Recipe, finetune, model
+from bertvariants_jax.recipe import Classify, Compute, Recipe, finetune
 
 
 def recipe(data: str = "", evaluation: str = "", text: str = "text", pair: str = "", label: str = "label",
@@ -24,11 +24,11 @@ def recipe(data: str = "", evaluation: str = "", text: str = "text", pair: str =
     """data, evaluation: addresses such as tsv:FILE. text, pair, label: names of columns ("" for no pair). start: folder or
     hub id of weights, "" for fresh ones of `variant`. variant: whose paper's way of fine-tuning; that of `start` if not
     given. tokenizer: folder, where start has none."""
-    optim, settings = finetune(variant or start)
+    paper = finetune(variant or start)
     return Recipe(
         task=Classify(data, evaluation, text=text, pair=pair, label=label, metrics=("accuracy", "macro_f1")),
-        model=Model(start=start, tokenizer=tokenizer) if start else model(variant, tokenizer),
-        optim=optim,
-        settings=settings,
+        model=paper.model(start, variant, tokenizer),
+        optim=paper.optim,
+        settings=paper.settings,
         compute=Compute(unroll=0),
     )

@@ -8,7 +8,9 @@
     bertvariants evaluate --predictions submission/RTE.tsv --task rte --data glue
 
 Data comes from TFDS, or with --data from the original TSV files (gz too). Adam corrects its bias, which BERT's own code
-does not: fewer runs fail so (arXiv:2006.04884). RoBERTa's, DeBERTa's and ModernBERT's numbers for RTE, MRPC and STS-B
+does not: fewer runs fail so (arXiv:2006.04884). Texts are cut where the paper's code cuts them: at 512 tokens for RoBERTa
+and ALBERT, 64 to 512 by task for DeBERTa, 256 for ModernBERT, else at 128 (--task.max-length); what is dropped before the
+classifier is the paper's too (--model.changes). RoBERTa's, DeBERTa's and ModernBERT's numbers for RTE, MRPC and STS-B
 are of runs that start from their model of MNLI.
 
 Measured on dev with all-MiniLM-L6-v2 (6 layers of 384, uncased), 2 CPU cores, float32, one seed, --optim.rate 1e-4; in
@@ -27,7 +29,7 @@ have hardly left their start, such as XLNet's and ELECTRA's after 250 steps, sta
 SST-2's texts packed into rows of 128 tokens take 0.33 of the time of one text a row.
 """
 
-from bertvariants_jax.recipe import Compute, Model, Recipe, finetune, glue, model
+from bertvariants_jax.recipe import Compute, Recipe, finetune, glue
 
 
 def recipe(task: str = "sst2", data: str = "", start: str = "google-bert/bert-base-uncased", variant: str = "",
@@ -35,11 +37,11 @@ def recipe(task: str = "sst2", data: str = "", start: str = "google-bert/bert-ba
     """task: cola, sst2, mrpc, stsb, qqp, mnli, qnli, rte, wnli. data: folder of the TSV files. start: folder or hub id of
     weights, "" for fresh ones of `variant`. variant: whose paper's way of fine-tuning; that of `start` if not given.
     tokenizer: folder, where start has none."""
-    optim, settings = finetune(variant or start, task)
+    paper = finetune(variant or start, task)
     return Recipe(
-        task=glue(task, data),
-        model=Model(start=start, tokenizer=tokenizer) if start else model(variant, tokenizer),
-        optim=optim,
-        settings=settings,
+        task=glue(task, data, **paper.options),
+        model=paper.model(start, variant, tokenizer),
+        optim=paper.optim,
+        settings=paper.settings,
         compute=Compute(unroll=0),
     )

@@ -20,7 +20,7 @@ On the dev sentences of MSRA, a tenth of them kept aside, from a tiny ERNIE of 6
 --epochs 15 --data tsv:dev.tsv --task.words text_a --task.tags label, 3 minutes.
 """
 
-from bertvariants_jax.recipe import Compute, Model, Recipe, finetune, model, replace
+from bertvariants_jax.recipe import Compute, Recipe, finetune, replace
 from bertvariants_jax.recipe import task as named
 
 
@@ -29,11 +29,11 @@ def recipe(task: str = "conll2003", data: str = "", start: str = "google-bert/be
     """task: conll2003, conll2000, wnut17, msra. data: folder of its files, or an address. start: folder or hub id of weights, "" for
     fresh ones of `variant`. variant: whose paper's way of fine-tuning; that of `start` if not given. tokenizer: folder,
     where start has none."""
-    optim, settings = finetune(variant or start, "ner")
+    paper = finetune(variant or start, "ner")
     return Recipe(
-        task=named(task, data, max_length=128),
-        model=Model(start=start, tokenizer=tokenizer) if start else model(variant, tokenizer),
-        optim=optim,
-        settings=replace(settings, log_every=50),
+        task=named(task, data, **{"max_length": 128, **paper.options}),
+        model=paper.model(start, variant, tokenizer),
+        optim=paper.optim,
+        settings=replace(paper.settings, log_every=50),
         compute=Compute(unroll=0),
     )

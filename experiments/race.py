@@ -13,7 +13,7 @@ Measured with all-MiniLM-L6-v2 (6 layers of 384, uncased), one CPU core, float32
 --accumulate 8 --task.rows 2400; 0.377 after 50 steps at 1e-4.
 """
 
-from bertvariants_jax.recipe import Compute, Model, Recipe, finetune, model, replace
+from bertvariants_jax.recipe import Compute, Recipe, finetune, replace
 from bertvariants_jax.recipe import task as named
 
 
@@ -22,11 +22,11 @@ def recipe(task: str = "race", data: str = "", start: str = "google-bert/bert-ba
     """task: race, swag, dream, cosmosqa, copa. data: folder of its files. start: folder or hub id of weights, "" for
     fresh ones of `variant`. variant: whose paper's way of fine-tuning; that of `start` if not given. tokenizer: folder,
     where start has none."""
-    optim, settings = finetune(variant or start, task)
+    paper = finetune(variant or start, task)
     return Recipe(
-        task=named(task, data),
-        model=Model(start=start, tokenizer=tokenizer) if start else model(variant, tokenizer),
-        optim=optim,
-        settings=replace(settings, log_every=50),
+        task=named(task, data, **paper.options),
+        model=paper.model(start, variant, tokenizer),
+        optim=paper.optim,
+        settings=replace(paper.settings, log_every=50),
         compute=Compute(unroll=0),
     )

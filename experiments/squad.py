@@ -19,7 +19,7 @@ answer, while half of dev's have none: exact match 48.9 and F1 59.9 of those wit
 thresholds, where never answering makes 50.1.
 """
 
-from bertvariants_jax.recipe import Compute, Model, Recipe, finetune, known, model, replace
+from bertvariants_jax.recipe import Compute, Recipe, finetune, known, replace
 from bertvariants_jax.recipe import task as named
 
 # what a paper's code does otherwise than BERT's: windows of 384 tokens, answers of 30, the head "span"
@@ -37,13 +37,12 @@ def recipe(task: str = "squad", data: str = "", start: str = "google-bert/bert-b
     """task: squad, squad2, cmrc2018. data: folder of its JSON files. start: folder or hub id of weights, "" for fresh
     ones of `variant`. variant: whose paper's way of fine-tuning; that of `start` if not given. tokenizer: folder, where
     start has none."""
-    paper = variant or start
-    optim, settings = finetune(paper, "squad" if task == "cmrc2018" else task)
-    name = known(paper)[0].name
+    paper = finetune(variant or start, "squad" if task == "cmrc2018" else task)
+    name = known(variant or start)[0].name
     return Recipe(
         task=named(task, data, **OWN.get(name, {}), **OWN.get(f"{name}/{task}", {})),
-        model=Model(start=start, tokenizer=tokenizer) if start else model(variant, tokenizer),
-        optim=optim,
-        settings=replace(settings, log_every=50),
+        model=paper.model(start, variant, tokenizer),
+        optim=paper.optim,
+        settings=replace(paper.settings, log_every=50),
         compute=Compute(unroll=0),
     )

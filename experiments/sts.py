@@ -15,18 +15,18 @@ epoch of cosines (--optim.rate 5e-5 --task.max-length 64, 10 minutes on one CPU 
 (--optim.rate 2e-5 --batch-size 64), by which that model had been trained before.
 """
 
-from bertvariants_jax.recipe import Compute, Model, Recipe, finetune, model
+from bertvariants_jax.recipe import Compute, Recipe, finetune
 from bertvariants_jax.recipe import task as named
 
 
 def recipe(data: str = "", start: str = "google-bert/bert-base-uncased", variant: str = "", tokenizer: str = "") -> Recipe:
     """data: folder of STS-B's TSV files; TFDS without. start: folder or hub id of weights, "" for fresh ones of `variant`.
     variant: whose paper's way of fine-tuning; that of `start` if not given. tokenizer: folder, where start has none."""
-    optim, settings = finetune(variant or start, "stsb")
+    paper = finetune(variant or start, "stsb")
     return Recipe(
         task=named("stsb_embeddings", data),
-        model=Model(start=start, tokenizer=tokenizer) if start else model(variant, tokenizer),
-        optim=optim,
-        settings=settings,
+        model=paper.model(start, variant, tokenizer),
+        optim=paper.optim,
+        settings=paper.settings,
         compute=Compute(unroll=0),
     )

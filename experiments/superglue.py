@@ -8,7 +8,7 @@ Data comes from TFDS, or with --data from the original JSONL files (gz too; COPA
 text or a pair is told in tasks/superglue.py.
 """
 
-from bertvariants_jax.recipe import Compute, Model, Recipe, finetune, model
+from bertvariants_jax.recipe import Compute, Recipe, finetune
 from bertvariants_jax.recipe import task as named
 
 
@@ -17,11 +17,11 @@ def recipe(task: str = "boolq", data: str = "", start: str = "google-bert/bert-b
     """task: boolq, cb, copa, multirc, record, superglue_rte, wic, wsc. data: folder of the files. start: folder or hub id
     of weights, "" for fresh ones of `variant`. variant: whose paper's way of fine-tuning; that of `start` if not given.
     tokenizer: folder, where start has none."""
-    optim, settings = finetune(variant or start, task.removeprefix("superglue_"))
+    paper = finetune(variant or start, task.removeprefix("superglue_"))
     return Recipe(
-        task=named(task, data),
-        model=Model(start=start, tokenizer=tokenizer) if start else model(variant, tokenizer),
-        optim=optim,
-        settings=settings,
+        task=named(task, data, **paper.options),
+        model=paper.model(start, variant, tokenizer),
+        optim=paper.optim,
+        settings=paper.settings,
         compute=Compute(unroll=0),
     )

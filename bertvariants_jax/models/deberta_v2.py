@@ -230,12 +230,24 @@ SIZES = {"deberta-v2-xlarge": XLARGE, "deberta-v2-xxlarge": replace(XLARGE, num_
 DUMMY = DebertaV2Config(vocab_size=61, hidden_size=24, num_hidden_layers=3, num_attention_heads=3, intermediate_size=40,
                         max_position_embeddings=40, position_buckets=6, enhanced_mask_decoder=True)
 
+# microsoft/DeBERTa experiments/glue, superglue and ner, *.sh; other sizes than the two take xlarge's numbers.
 FINETUNE = {
     "": {"rate": 4e-6, "batch_size": 32, "epochs": 6},
+    **grid(f"{deberta.COLUMNS} max_length", {
+        "mnli": (4e-6, 64, 3, 1000, 0.25, 256), "cola": (3e-6, 32, 8, 100, 0.2, 64),
+        "sst2": (4e-6, 32, 4, 500, 0.2, 128), "qnli": (4e-6, 64, 4, 500, 0.2, 512),
+        "qqp": (4e-6, 64, 10, 1000, 0.2, 320), "rte": (4e-6, 48, 6, 50, 0.2, 320),
+        "mrpc": (3.5e-6, 32, 6, 50, 0.2, 128), "stsb": (4e-6, 32, 4, 100, 0.2, 128),
+        "copa": (2e-6, 24, 4, 30, 0.1, 136), "record": (5e-6, 64, 3, 1000, 0.15, 512),
+        "ner": (4e-6, 16, 15, 0.1, 0.0, 512)}),
+    "deberta-v2-xxlarge": {"rate": 3e-6},
     **grid(deberta.COLUMNS, {
-        "mnli": (4e-6, 64, 3, 1000), "cola": (3e-6, 32, 8, 100), "sst2": (4e-6, 32, 4, 500), "qnli": (4e-6, 64, 4, 500),
-        "qqp": (4e-6, 64, 10, 1000), "rte": (4e-6, 48, 6, 50), "mrpc": (3.5e-6, 32, 6, 50), "stsb": (4e-6, 32, 4, 100),
-        "deberta-v2-xxlarge/mnli": (3e-6, 64, 3, 1000), "deberta-v2-xxlarge/cola": (2.5e-6, 32, 10, 100)}),
+        "deberta-v2-xxlarge/mnli": (3e-6, 64, 3, 1000, 0.3), "deberta-v2-xxlarge/cola": (2.5e-6, 32, 10, 100, 0.2),
+        "deberta-v2-xxlarge/sst2": (3e-6, 32, 4, 500, 0.2), "deberta-v2-xxlarge/qnli": (3e-6, 64, 4, 500, 0.2),
+        "deberta-v2-xxlarge/qqp": (3e-6, 64, 10, 1000, 0.2), "deberta-v2-xxlarge/rte": (3e-6, 48, 6, 50, 0.2),
+        "deberta-v2-xxlarge/mrpc": (2e-6, 32, 6, 50, 0.2), "deberta-v2-xxlarge/stsb": (3e-6, 32, 4, 100, 0.2),
+        "deberta-v2-xxlarge/copa": (1e-6, 24, 8, 30, 0.1), "deberta-v2-xxlarge/record": (3e-6, 64, 3, 1000, 0.15),
+        "deberta-v2-xxlarge/ner": (2.5e-6, 16, 15, 0.1, 0.0)}),
 }
 
 DEBERTA_V2 = Variant(

@@ -467,14 +467,14 @@ DUMMY = ModernBertConfig(vocab_size=61, hidden_size=24, num_hidden_layers=6, num
                          max_position_embeddings=40, global_attn_every_n_layers=2, local_attention=6, embedding_dropout=0.1,
                          attention_dropout=0.1, mlp_dropout=0.1, classifier_dropout=0.1, pad_token_id=0)
 
-# AnswerDotAI/ModernBERT src/evals/glue_jobs.py
+# AnswerDotAI/ModernBERT src/evals/glue_jobs.py: Composer's DecoupledAdamW over all parameters, rows of 256 tokens.
 FINETUNE = {
-    "": {"name": "stable_adamw", "rate": 5e-5, "batch_size": 32, "epochs": 3, "schedule": "shifted", "warmup": 0.06,
-         "b2": 0.98, "weight_decay": 5e-6, "clip": 0.0},
-    **grid("rate weight_decay batch_size epochs", {
-        "mnli": (5e-5, 1e-6, 64, 2), "rte": (1e-5, 1e-5, 16, 3), "qqp": (3e-5, 3e-6, 16, 5), "cola": (5e-5, 5e-6, 32, 10),
-        "mrpc": (8e-5, 8e-6, 32, 10), "qnli": (1e-5, 1e-6, 16, 10), "sst2": (3e-5, 3e-6, 16, 3),
-        "stsb": (3e-5, 3e-6, 32, 10)}),
+    "": {"name": "decoupled_adamw", "rate": 5e-5, "batch_size": 32, "epochs": 3, "schedule": "shifted", "warmup": 0.06,
+         "b2": 0.98, "weight_decay": 5e-6, "decay": "all", "clip": 0.0},
+    **grid("rate weight_decay batch_size epochs max_length", {
+        "mnli": (5e-5, 1e-6, 64, 2, 256), "rte": (1e-5, 1e-5, 16, 3, 256), "qqp": (3e-5, 3e-6, 16, 5, 256),
+        "cola": (5e-5, 5e-6, 32, 10, 256), "mrpc": (8e-5, 8e-6, 32, 10, 256), "qnli": (1e-5, 1e-6, 16, 10, 256),
+        "sst2": (3e-5, 3e-6, 16, 3, 256), "stsb": (3e-5, 3e-6, 32, 10, 256)}),
 }
 
 MODERNBERT = Variant(

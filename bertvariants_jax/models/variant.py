@@ -93,8 +93,8 @@ class Variant:
     tokenizer: the family of vocabularies that it reads, as text.train names them.
     generator: (config, width, depth) -> the config of the masked LM that makes replacements for it to detect, so many
         times as wide and as deep; None where it is not pre-trained so.
-    finetune: how the paper fine-tunes it: fields of the optimizer and the settings under "" (in general), a task, a size
-        or "size/task", the later of these over the earlier.
+    finetune: how the paper fine-tunes it: fields of the optimizer, the settings and the config (a dropout), and the
+        max_length of a row, under "" (in general), a task, a size or "size/task", the later of these over the earlier.
     """
 
     name: str

@@ -2,7 +2,7 @@
 
 BERT's Adam and LAMB without bias correction (google-research/bert optimization.py, google-research/albert
 lamb_optimizer.py; arXiv:1904.00962), StableAdamW (AnswerDotAI/ModernBERT src/optimizer.py; arXiv:2304.13013),
-layer-wise learning rates (google-research/electra model/optimization.py).
+layer-wise learning rates (google-research/electra model/optimization.py) and gradients (zihangdai/xlnet model_utils.py).
 """
 
 import re
@@ -17,24 +17,28 @@ import optax
 from bertvariants_jax.training.paths import layer_axes, path_name
 
 UNDECAYED = ("bias", "scale")  # leaf names; `r_w_bias` and its like are other names and are decayed
+# leaves stacked by layers here that are one variable outside of all layers in XLNet's code
+OUTSIDE_LAYERS = ("r_w_bias", "r_r_bias", "r_s_bias", "seg_embed")
 
 
 @dataclass(frozen=True)
 class Optim:
     """An optimizer and its schedule; the defaults are BERT's pre-training recipe.
 
-    name: bert_adam (no bias correction), adamw, lamb, stable_adamw.
+    name: bert_adam (no bias correction), adamw, decoupled_adamw (its decay does not shrink with the peak), lamb,
+        stable_adamw.
     rate: peak learning rate. schedule: see `schedule`.
     warmup: steps if >= 1, else a fraction of all steps. cooldown: the same, for the end of "wsd".
     end: final learning rate as a part of the peak.
-    weight_decay: times the learning rate, or for stable_adamw times its part of the peak.
+    weight_decay: times the learning rate, or for decoupled_adamw and stable_adamw times its part of the peak.
     decay: "weights" leaves out leaves named bias and scale, "all" decays everything (fairseq).
     clip: greatest global gradient norm, 0 is no clipping.
-    layer_decay: learning rate multiplier per layer below the top, 1 is none; see `layer_rates`.
-    layer_decay_top: exponent of the top layer.
+    layer_decay: multiplier per layer below the top, 1 is none. layer_decay_top: exponent of the top layer.
+    layer_decay_by: what it multiplies: "rate" the learning rate, of what lies below the layers too (see
+        `layer_exponents`), "gradient" the layers' clipped gradients, as XLNet's code does.
     """
 
-    name: Literal["bert_adam", "adamw", "lamb", "stable_adamw"] = "bert_adam"
+    name: Literal["bert_adam", "adamw", "decoupled_adamw", "lamb", "stable_adamw"] = "bert_adam"
     rate: float = 1e-4
     schedule: Literal["bert", "shifted", "electra", "xlnet", "cosine", "wsd", "noam", "constant"] = "bert"
     warmup: float = 0.01
@@ -48,6 +52,7 @@ class Optim:
     clip: float = 1.0
     layer_decay: float = 1.0
     layer_decay_top: int = 2
+    layer_decay_by: Literal["rate", "gradient"] = "rate"
 
     def __post_init__(self):
         for field in ("rate", "warmup", "cooldown", "weight_decay", "clip"):
@@ -110,6 +115,11 @@ def build(optim: Optim, steps: int) -> optax.GradientTransformation:
     """The optimizer as an optax transformation of the trainable parameters' gradients."""
     decayed = decay_mask(optim.decay)
     chain = [optax.clip_by_global_norm(optim.clip)] if optim.clip else []
+    layered = optim.layer_decay != 1
+    if layered and optim.layer_decay_by == "gradient":
+        chain.append(scale_by_layers(optim.layer_decay, optim.layer_decay_top, gradient_exponents))
+    # a decay that counts in parts of the peak rate, which the schedule multiplies once more
+    of_peak = optim.weight_decay / optim.rate if optim.rate else 0.0
     match optim.name:
         case "bert_adam":
             chain += [scale_by_bert_adam(optim.b1, optim.b2, optim.eps),
@@ -117,18 +127,19 @@ def build(optim: Optim, steps: int) -> optax.GradientTransformation:
         case "adamw":
             chain += [optax.scale_by_adam(optim.b1, optim.b2, optim.eps),
                       optax.add_decayed_weights(optim.weight_decay, decayed)]
+        case "decoupled_adamw":
+            chain += [optax.scale_by_adam(optim.b1, optim.b2, optim.eps), optax.add_decayed_weights(of_peak, decayed)]
         case "lamb":
             chain += [scale_by_bert_adam(optim.b1, optim.b2, optim.eps),
                       optax.add_decayed_weights(optim.weight_decay, decayed),
                       scale_by_layer_trust_ratio(decayed)]
         case "stable_adamw":
-            # its decay counts in parts of the peak rate, and shares the update's damping
-            chain += [scale_by_stable_adam(optim.b1, optim.b2, optim.eps,
-                                           optim.weight_decay / optim.rate if optim.rate else 0.0, decayed)]
+            # its decay shares the update's damping
+            chain += [scale_by_stable_adam(optim.b1, optim.b2, optim.eps, of_peak, decayed)]
         case other:
             raise ValueError(f"unknown optim.name {other!r}")
-    if optim.layer_decay != 1:
-        chain.append(scale_by_layer_rate(optim.layer_decay, optim.layer_decay_top))
+    if layered and optim.layer_decay_by == "rate":
+        chain.append(scale_by_layers(optim.layer_decay, optim.layer_decay_top, layer_exponents))
     return optax.chain(*chain, optax.scale_by_learning_rate(schedule(optim, steps)))
 
 
@@ -245,11 +256,27 @@ def layer_exponents(params, top: int = 2):
     return jax.tree_util.tree_map_with_path(exponent, params)
 
 
-def scale_by_layer_rate(decay: float, top: int = 2) -> optax.GradientTransformation:
-    """Multiply updates by decay ** `layer_exponents`."""
+def gradient_exponents(params, top: int = 0):
+    """Exponent of XLNet's layer decay for each leaf: top + L-1 - i for layer i, and 0 for all that its code has outside
+    of the layers: word table, mask embedding, the biases of relative attention, segments, heads.
+
+    It acts on gradients before Adam, which divides by their size: but for its eps, nothing of it is left.
+    """
+    axes = layer_axes(params)
+
+    def exponent(path, leaf):
+        name = path_name(path)
+        if not axes[name] or name.split("/")[-1] in OUTSIDE_LAYERS:
+            return 0
+        return (top + leaf.shape[0] - 1 - jnp.arange(leaf.shape[0])).reshape((-1,) + (1,) * (leaf.ndim - 1))
+
+    return jax.tree_util.tree_map_with_path(exponent, params)
+
+
+def scale_by_layers(decay: float, top: int, exponents: Callable[[Any, int], Any]) -> optax.GradientTransformation:
+    """Multiply what comes in by decay ** exponents(params, top)."""
 
     def update(updates, state, params=None):
-        return jax.tree.map(lambda u, e: u * decay ** jnp.asarray(e, u.dtype), updates,
-                            layer_exponents(updates, top)), state
+        return jax.tree.map(lambda u, e: u * decay ** jnp.asarray(e, u.dtype), updates, exponents(updates, top)), state
 
     return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
