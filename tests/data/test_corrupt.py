@@ -31,7 +31,7 @@ BERT = dict(vocab_size=V, mask_token_id=MASK, never=(CLS, SEP), seed=5)
 def rows(books):
     """More than 10 thousand pairs of real text at length 128."""
     pairs = nsp_pairs(
-        books, 128, seed=1, dupe_factor=2, cls_token_id=CLS, sep_token_id=SEP, pad_token_id=PAD
+        books, 128, seed=1, dupe_factor=3, cls_token_id=CLS, sep_token_id=SEP, pad_token_id=PAD
     )
     assert len(pairs) >= 10_000
     return pairs.rows(np.arange(len(pairs)))

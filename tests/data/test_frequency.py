@@ -103,7 +103,7 @@ def test_rare_tokens_are_chosen_as_by_drawing_with_their_odds(rows, masked, odds
     """Shares by frequency, beside numpy's own drawing without replacement, row group by row group."""
     counts = books.counts(V)
     ids, real, chosen = rows["input_ids"], rows["attention_mask"] > 0, chosen_of(masked)
-    bins = np.array([0, 2, 8, 32, 128, 512, 2048, 8192, 10**9])
+    bins = np.array([0, 16, 32, 128, 512, 2048, 8192, 10**9])
     bucket = np.digitize(counts[ids], bins) - 1
     candidates = real & (odds[ids] > 0)
     rng, other = np.random.default_rng(1), np.zeros(ids.shape, bool)

@@ -8,9 +8,8 @@ from hypothesis import strategies as st
 from bertvariants_jax.data import noise
 from bertvariants_jax.data.corpus import Corpus
 from bertvariants_jax.data.permutation import permute_tokens, ranks, span_targets, starts_span
-from bertvariants_jax.data.source import open_source
 from bertvariants_jax.data.streams import streams
-from bertvariants_jax.text.tokenizer import Tokenizer
+from bertvariants_jax.text import train
 
 SHARES = 1 / np.arange(1, 6) / (1 / np.arange(1, 6)).sum()        # .438 .219 .146 .110 .088
 LENGTH, REUSE, P = 128, 64, 21
@@ -44,17 +43,14 @@ def literal_targets(starts, goal, draw_size, draw_place, singles, alpha=6, beta=
 
 
 @pytest.fixture(scope="module")
-def xlnet(shared_data):
-    return Tokenizer.load(shared_data / "tokenizers" / "xlnet-base-cased")
+def xlnet(sentences):
+    return train(sentences, "xlnet", 8000)
 
 
 @pytest.fixture(scope="module")
-def rows(shared_data, xlnet):
-    """More than 10 thousand rows of real text, half of them backwards; and their masks."""
-    documents = []
-    for name in ("pride_and_prejudice_1342", "sherlock_holmes_1661", "great_expectations_1400"):
-        documents += open_source(f"text:{shared_data}/pretrain/gutenberg/{name}.txt.gz").documents()
-    examples = streams(Corpus.build(documents, xlnet), LENGTH, reuse_len=REUSE, batch_size=20, seed=1, bi_data=True,
+def rows(manual, xlnet):
+    """More than 4 thousand rows of real text, half of them backwards; and their masks."""
+    examples = streams(Corpus.build(manual, xlnet), LENGTH, reuse_len=REUSE, batch_size=20, seed=1, bi_data=True,
                        sep_token_id=xlnet.sep_token_id, cls_token_id=xlnet.cls_token_id,
                        eod_token_id=xlnet.token_to_id("<eod>"))
     assert len(examples) >= 10_000

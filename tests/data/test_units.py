@@ -13,9 +13,7 @@ from bertvariants_jax.data.corpus import Corpus, nsp_pairs
 from bertvariants_jax.data.dialogue import Together, Turns, dialogues
 from bertvariants_jax.data.documents import Document
 from bertvariants_jax.data.segments import fit
-from bertvariants_jax.data.source import open_source
 from bertvariants_jax.data.units import UnitPairs, capitalised, found_units, given_units, labels_of, mask_units, spans
-from bertvariants_jax.text.tokenizer import Tokenizer
 
 CLS, SEP, MASK, LENGTH = 1, 2, 3, 64
 ERNIE = dict(seed=5, vocab_size=17964, mask_token_id=MASK, never=(CLS, SEP), max_predictions=LENGTH)
@@ -32,17 +30,11 @@ def pieces(text):
 
 
 @pytest.fixture(scope="module")
-def ernie(shared_data):
-    return Tokenizer.load(shared_data / "tokenizers" / "ernie-1.0-zh")
-
-
-@pytest.fixture(scope="module")
-def examples(shared_data, ernie):
-    documents = list(open_source(f"text:{shared_data}/pretrain/CLUECorpusSmall_bert_sampled.txt.gz").documents())
-    corpus = Corpus.build(documents, ernie)
-    labels = found_units(corpus, [s for d in documents for s in d.sentences], ernie, pieces, "pieces")
+def examples(tao, ernie):
+    corpus = Corpus.build(tao, ernie)
+    labels = found_units(corpus, [s for d in tao for s in d.sentences], ernie, pieces, "pieces")
     special = {key: getattr(ernie, key) for key in SPECIALS}
-    return UnitPairs(nsp_pairs(corpus, LENGTH, seed=1, **special), labels)
+    return UnitPairs(nsp_pairs(corpus, LENGTH, seed=1, dupe_factor=600, **special), labels)
 
 
 @pytest.fixture(scope="module")
