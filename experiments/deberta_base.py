@@ -3,7 +3,7 @@
     bertvariants train experiments/deberta_base.py --out runs/deberta_base \\
         --task.data 'text:books/*.txt' 'text:wiki/*.txt' --model.tokenizer vocab/
 
-1M steps of 2,048 rows of 512 tokens with BERT's Adam at 2e-4 after 10,000 steps of warm-up. Rows are one segment. Absolute
+1M steps of 2,048 rows of 512 tokens with BERT's Adam at 2e-4 after 10,000 steps of warm-up. Rows are full, cut from all text joined. Absolute
 positions join before the last layer only, which runs twice there: `enhanced_mask_decoder` in the config, whose table is
 saved beside the encoder's (HF has no such decoder and ignores it). Version 2, at 1.5e-4:
 
@@ -30,7 +30,7 @@ def recipe(size: str = "deberta-base", tiny: bool = False, tokenizer: str = "") 
     """
     if tiny:
         return Recipe(
-            task=Pretrain(max_length=32, pairs="none", masking="windows"),
+            task=Pretrain(max_length=32, pairs="none", joined=True, masking="windows"),
             model=model(size, tokenizer, num_hidden_layers=2, hidden_size=128, num_attention_heads=4,
                         intermediate_size=512, vocab_size=4096, hidden_dropout_prob=0.0,
                         attention_probs_dropout_prob=0.0, initializer_range=0.06, enhanced_mask_decoder=True),
@@ -39,7 +39,7 @@ def recipe(size: str = "deberta-base", tiny: bool = False, tokenizer: str = "") 
             compute=Compute(unroll=0),
         )
     return Recipe(
-        task=Pretrain(max_length=512, pairs="none", masking="windows"),
+        task=Pretrain(max_length=512, pairs="none", joined=True, masking="windows"),
         model=model(size, tokenizer, enhanced_mask_decoder=True),
         optim=Optim("bert_adam", rate=1.5e-4 if "xlarge" in size else 2e-4, schedule="bert", warmup=10_000,
                     weight_decay=0.01, clip=1.0),

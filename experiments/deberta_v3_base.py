@@ -3,7 +3,8 @@
     bertvariants train experiments/deberta_v3_base.py --out runs/deberta_v3_base \\
         --task.data 'text:books/*.txt' 'text:wiki/*.txt' --model.tokenizer vocab/
 
-500,000 steps of 8,192 rows of 512 tokens, DeBERTa's Adam at 6e-4 (3e-4 for --size deberta-v3-large) with b2 0.98; a
+500,000 steps of 8,192 full rows of 512 tokens, cut from all text joined (--task.segments one keeps documents apart),
+DeBERTa's Adam at 6e-4 (3e-4 for --size deberta-v3-large) with b2 0.98; a
 generator as wide and half as deep, updated first in each step as in the released code (--task.no-decoupled for one
 update of both). Detection weighs 50, as in the paper; the code's default is 10 (--task.weight 10). The discriminator's
 word table is the generator's, without a gradient, plus its own deltas, and RUN/model holds the sum; --task.sharing
@@ -28,7 +29,7 @@ def recipe(size: str = "deberta-v3-base", tiny: bool = False, tokenizer: str = "
     """size: a published name. tiny: 2 layers of 128, for a few minutes. tokenizer: folder of a vocabulary; "" trains one
     on the text.
     """
-    task = Detect(max_length=512, segments="one", masking="windows", generator_width=1.0, generator_depth=0.5,
+    task = Detect(max_length=512, segments="joined", masking="windows", generator_width=1.0, generator_depth=0.5,
                   sharing="disentangled", decoupled=True)
     if tiny:
         return Recipe(

@@ -241,7 +241,7 @@ class Pairs:
 
 @dataclass(frozen=True)
 class Blocks:
-    """Examples `[CLS] tokens [SEP]`, runs of the corpus; what `full_sentences` gives.
+    """Examples `[CLS] tokens [SEP]`, runs of the corpus; what `full_sentences` and `joined_text` give.
 
     start: int64 [n], in corpus.tokens. sizes: int32 [n], tokens of the corpus. borders: int64,
     ascending, the tokens before which a separator is put in where they stand inside a block: the
@@ -447,6 +447,40 @@ def full_sentences(
         np.frombuffer(starts, np.int64),
         np.frombuffer(sizes, np.int32),
         borders,
+        max_length,
+        cls_token_id,
+        sep_token_id,
+        pad_token_id,
+        token_type_ids,
+    )
+
+
+def joined_text(
+    corpus: Corpus,
+    max_length: int,
+    *,
+    cls_token_id: int,
+    sep_token_id: int,
+    pad_token_id: int,
+    token_type_ids: bool = True,
+) -> Blocks:
+    """Single segments of exactly max_length tokens: all text joined without separators, and cut
+    wherever a row is full, in the middle of a sentence or a document (microsoft/DeBERTa
+    experiments/language_model/prepare_data.py). The last row holds what is left.
+
+    Raises ValueError for max_length below 3.
+    """
+    room = max_length - 2
+    if room < 1:
+        raise ValueError(f"max_length {max_length} leaves no room between [CLS] and [SEP]")
+    first, last = (int(corpus.sentences[corpus.documents[end]]) for end in (0, -1))
+    starts = np.arange(first, last, room, dtype=np.int64)
+    sizes = np.minimum(room, last - starts).astype(np.int32)
+    return Blocks(
+        corpus,
+        starts,
+        sizes,
+        np.zeros(0, np.int64),
         max_length,
         cls_token_id,
         sep_token_id,

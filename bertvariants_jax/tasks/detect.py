@@ -8,7 +8,7 @@ from typing import Any, Literal
 import jax
 import numpy as np
 
-from bertvariants_jax.data.corpus import full_sentences
+from bertvariants_jax.data.corpus import full_sentences, joined_text
 from bertvariants_jax.data.corrupt import quota
 from bertvariants_jax.data.pipeline import Examples
 from bertvariants_jax.data.replacement import mask_one_in_window, mask_with_replacement, most_predictions
@@ -22,7 +22,8 @@ from bertvariants_jax.tasks.documents import Documents, check_rate, special
 class Detect(Documents):
     """A generator fills hidden places of documents, and the recipe's model learns from its words.
 
-    segments: "two" packs sentences as ELECTRA's files do; "one" fills rows of one segment with a document's sentences.
+    segments: "two" packs sentences as ELECTRA's files do; "one" fills rows of one segment with a document's sentences;
+    "joined" fills every row: all text is joined and cut wherever a row is full, as DeBERTa's files are.
     masking: "replacement" draws places as ELECTRA does, and `mask_share` of the draws become [MASK]; "windows" hides one
     token in each window of 1 / mask_rate, as DeBERTa-v3 does.
     max_predictions: places of a row at most, 0 is what the originals take.
@@ -37,7 +38,7 @@ class Detect(Documents):
     generator: folder of a generator, to go on with ("both", beside the model's own start), or that of the first stage.
     """
 
-    segments: Literal["two", "one"] = "two"
+    segments: Literal["two", "one", "joined"] = "two"
     masking: Literal["replacement", "windows"] = "replacement"
     mask_rate: float = 0.15
     mask_share: float = 0.85
@@ -84,6 +85,8 @@ class Detect(Documents):
         corpus, ids = self.corpus(split, tokenizer, cache), special(tokenizer)
         if self.segments == "two":
             return two_segments(corpus, self.max_length, seed=self.segment_seed, **ids)
+        if self.segments == "joined":
+            return joined_text(corpus, self.max_length, token_type_ids=tokenizer.type_ids, **ids)
         return full_sentences(corpus, self.max_length, cross_documents=False, token_type_ids=tokenizer.type_ids, **ids)
 
     def corrupt(self, examples, tokenizer, seed: int):

@@ -26,6 +26,7 @@ class Pretrain(Documents):
     whole sentences.
     cross_documents: whether such a row goes on in the next document (RoBERTa's FULL-SENTENCES) or ends with its own
     (DOC-SENTENCES). line_ends: whether every sentence ends with a separator, as in fairseq.
+    joined: whether every row is full: all text is joined without separators and cut wherever a row ends (DeBERTa).
     pack: whether rows that are not full share one, each to itself (ModernBERT's greedy best fit).
     masking: "tokens" and "words" (whole ones) are BERT's, "fairseq" RoBERTa's, "ngrams" ALBERT's, "windows" DeBERTa's,
     "bernoulli" ModernBERT's.
@@ -42,6 +43,7 @@ class Pretrain(Documents):
     pairs: Literal["nsp", "sop", "none"] = "nsp"
     cross_documents: bool = True
     line_ends: bool = False
+    joined: bool = False
     pack: bool = False
     masking: Literal["tokens", "words", "fairseq", "ngrams", "windows", "bernoulli"] = "tokens"
     mask_rate: float = 0.15
@@ -66,9 +68,12 @@ class Pretrain(Documents):
         if self.pack and self.cross_documents:
             raise ValueError("task.pack puts documents side by side, each to itself: it needs cross_documents false "
                              "(--task.no-cross-documents)")
-        if self.pairs != "none" and (self.pack or self.line_ends):
-            raise ValueError(f"task.{'pack' if self.pack else 'line_ends'} is about rows of one segment: it needs pairs "
-                             f"'none', not {self.pairs!r}")
+        for name in ("pack", "line_ends", "joined"):
+            if self.pairs != "none" and getattr(self, name):
+                raise ValueError(f"task.{name} is about rows of one segment: it needs pairs 'none', not {self.pairs!r}")
+        if self.joined and (self.line_ends or not self.cross_documents):
+            raise ValueError("task.joined joins all text without separators: it goes with neither line_ends nor "
+                             "cross_documents false")
         if self.max_predictions > self.max_length:
             raise ValueError(f"task.max_predictions is {self.max_predictions}, more than the {self.max_length} tokens of "
                              "a row (max_length)")
@@ -83,7 +88,9 @@ class Pretrain(Documents):
 
     def examples(self, split: str, tokenizer, cache: Path | None, batch_size: int = 1) -> Examples:
         corpus, ids, training = self.corpus(split, tokenizer, cache), special(tokenizer), split == TRAIN
-        if self.pairs == "none":
+        if self.joined:
+            examples = corpora.joined_text(corpus, self.max_length, token_type_ids=tokenizer.type_ids, **ids)
+        elif self.pairs == "none":
             examples = corpora.full_sentences(corpus, self.max_length, cross_documents=self.cross_documents,
                                               line_ends=self.line_ends, token_type_ids=tokenizer.type_ids, **ids)
             if self.pack:

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bertvariants_jax.data import noise
-from bertvariants_jax.data.corpus import Corpus, full_sentences, nsp_pairs, sop_pairs
+from bertvariants_jax.data.corpus import Corpus, full_sentences, joined_text, nsp_pairs, sop_pairs
 
 lengths = st.lists(st.lists(st.integers(1, 30), min_size=1, max_size=8), min_size=1, max_size=6)
 
@@ -317,6 +317,28 @@ def test_full_sentences_of_real_text(books):
     assert len(inside) > len(blocks) and inside.sizes.sum() == books.num_tokens
     ids = inside.rows(np.arange(len(inside)))["input_ids"]
     assert ((ids == 102).sum(1) == 1).all()
+
+
+@settings(max_examples=60, deadline=None)
+@given(documents=lengths, max_length=st.integers(3, 40), part=st.sampled_from([0, 1, None]))
+def test_joined_text_as_deberta_cuts_it(documents, max_length, part):
+    corpus = make_corpus(documents)
+    if part is not None and corpus.num_documents > 1:
+        corpus = corpus.split(0.4)[part]
+    all_tokens = []
+    for s in range(corpus.documents[0], corpus.documents[-1]):
+        all_tokens.extend(corpus.tokens[corpus.sentences[s] : corpus.sentences[s + 1]].tolist())
+    expected, idx = [], 0
+    while idx < len(all_tokens):
+        expected.append([2, *all_tokens[idx : idx + max_length - 2], 3])
+        idx += max_length - 2
+    blocks = joined_text(corpus, max_length, **SPECIALS)
+    batch = blocks.rows(np.arange(len(blocks)))
+    found = [
+        row[mask > 0].tolist()
+        for row, mask in zip(batch["input_ids"], batch["attention_mask"], strict=True)
+    ]
+    assert found == expected and blocks.lengths.tolist() == [len(row) for row in expected]
 
 
 def test_corpus_is_what_the_tokenizer_gives(words):

@@ -2,12 +2,14 @@
 
 import dataclasses
 import importlib
+import pathlib
 
 import jax
 import numpy as np
 import pytest
 
 import bertvariants_jax as bv
+from bertvariants_jax.cli import load_recipe
 from bertvariants_jax.data.batch import check
 from bertvariants_jax.hf.checkpoint import Checkpoint, Report
 from bertvariants_jax.models import VARIANTS
@@ -16,7 +18,7 @@ from bertvariants_jax.tasks.detect import Detect
 from bertvariants_jax.text import train
 
 WORDS = "the cat dog bird sat ran flew over under a mat tree house and then it was gone away home".split()
-V3 = {"segments": "one", "masking": "windows", "generator_width": 1.0, "generator_depth": 0.5, "sharing": "disentangled",
+V3 = {"segments": "joined", "masking": "windows", "generator_width": 1.0, "generator_depth": 0.5, "sharing": "disentangled",
       "decoupled": True}
 TABLE = "encoder/embeddings/word_embeddings/embedding"
 
@@ -62,6 +64,16 @@ def test_rows_and_masks(options, text, tokenizer):
     twice = (places[:, 1:] == places[:, :-1]) & used[:, 1:]
     assert twice.any() == (task.masking == "replacement")
     assert batch["token_type_ids"].any() == (task.segments == "two")
+
+
+@pytest.mark.parametrize("name", ["deberta_base", "deberta_v3_base"])
+@pytest.mark.parametrize("tiny", [False, True])
+def test_rows_of_debertas_recipes_are_full_whatever_the_documents(name, tiny, text, tokenizer):
+    recipe = load_recipe(pathlib.Path(__file__).parents[2] / "experiments" / f"{name}.py").recipe(tiny=tiny)
+    task = dataclasses.replace(recipe.task, data=(f"text:{text}",), held_out=0.3, max_length=64)
+    examples = task.examples("train", tokenizer, None)
+    rows = examples.rows(np.arange(len(examples)), np.zeros(len(examples), int))
+    assert rows["attention_mask"].mean() >= 0.99 and len(examples) > 100
 
 
 def test_generators_have_the_papers_sizes():

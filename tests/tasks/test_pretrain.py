@@ -20,7 +20,7 @@ CASES = {
     "roberta": {"pairs": "none", "masking": "fairseq", "line_ends": True},
     "doc-sentences": {"pairs": "none", "masking": "fairseq", "cross_documents": False},
     "albert": {"pairs": "sop", "masking": "ngrams"},
-    "deberta": {"pairs": "none", "masking": "windows"},
+    "deberta": {"pairs": "none", "masking": "windows", "joined": True},
     "modernbert": {"pairs": "none", "masking": "bernoulli", "mask_rate": 0.3, "eval_mask_rate": 0.15, "pack": True,
                    "cross_documents": False},
 }
