@@ -110,6 +110,23 @@ class Recipe:
         data["task"]["kind"] = type(self.task).__name__
         return json.loads(json.dumps(data))
 
+    def defaults(self) -> dict[str, Any]:
+        """The values of the same fields where nothing is asked for."""
+        return {name: defaults_of(getattr(self, name)) for name in ("task", "model", "compute")}
+
+
+def defaults_of(record: Any) -> dict[str, Any]:
+    """{field: default} of a dataclass, and of those that it holds; fields without a default are left out."""
+    defaults = {}
+    for f in dataclasses.fields(record):
+        if dataclasses.is_dataclass(value := getattr(record, f.name)):
+            defaults[f.name] = defaults_of(value)
+        elif f.default is not dataclasses.MISSING:
+            defaults[f.name] = f.default
+        elif f.default_factory is not dataclasses.MISSING:
+            defaults[f.name] = f.default_factory()
+    return defaults
+
 
 def known(name: str) -> tuple[Variant, Config]:
     """The variant and config of a variant's or published size's name, a hub id that ends with it, or a model's folder."""
@@ -259,7 +276,7 @@ def run(recipe: Recipe, out: str | Path, data_changed: bool = False) -> Outcome:
     whole = settings.batch_size / settings.data_rows * jax.process_count()
     outcome = loop.train(objective, work.train, settings, recipe.optim, out, evaluate=measure, export=export,
                          params=work.params, config=config, flops_per_step=3.0 * forward * whole,
-                         data_changed=data_changed)
+                         data_changed=data_changed, defaults=recipe.defaults())
     found = {key.removeprefix("best/"): value for key, value in outcome.metrics.items() if key.startswith("best/")}
     if task.best and found and outcome.stopped_by in ("steps", "data") and jax.process_index() == 0:
         keep_scores(out, {"step": found.pop("step"), "metrics": found, "baseline": task.baseline(examples),

@@ -152,7 +152,7 @@ def test_a_run_from_before_fingerprints_goes_on_and_has_them_then(place, capsys)
     stopped(place)
     path = place / "run/config.json"
     config = json.loads(path.read_text())
-    del config["origin"]
+    del config["origin"], config["optim"]["layer_decay"], config["task"]["skip_bad_rows"]      # as if they were new
     path.write_text(json.dumps(config))
     assert main(command(place)) == 0
     assert capsys.readouterr().err.count("no fingerprints") == 1

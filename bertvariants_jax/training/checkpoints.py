@@ -174,10 +174,11 @@ def reason(error: Exception) -> str:
     return text.strip().splitlines()[0] if text.strip() else type(error).__name__
 
 
-def claim(folder, config: dict[str, Any], data_changed: bool = False) -> None:
+def claim(folder, config: dict[str, Any], data_changed: bool = False, defaults: dict[str, Any] | None = None) -> None:
     """Make `folder` this run's, and write its config.json.
 
-    data_changed: take other data than the run has had.
+    data_changed: take other data than the run has had. defaults: the values of fields that a run of an older version
+    need not name.
     ValueError names the fields in which the config of another run that is there differs (those that only
     say how it runs may); CheckpointError where the folder cannot be written.
     """
@@ -185,7 +186,7 @@ def claim(folder, config: dict[str, Any], data_changed: bool = False) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists():
-            compare(path.parent, json.loads(path.read_text("utf-8")), config, data_changed)
+            compare(path.parent, json.loads(path.read_text("utf-8")), config, data_changed, defaults)
         if jax.process_index() == 0:
             write_file(path, json.dumps(config, indent=2) + "\n")
     except json.JSONDecodeError as error:
@@ -194,7 +195,8 @@ def claim(folder, config: dict[str, Any], data_changed: bool = False) -> None:
         raise CheckpointError(f"cannot write to {folder}: {reason(error)}") from error
 
 
-def compare(folder, theirs: dict[str, Any], ours: dict[str, Any], data_changed: bool = False) -> None:
+def compare(folder, theirs: dict[str, Any], ours: dict[str, Any], data_changed: bool = False,
+            defaults: dict[str, Any] | None = None) -> None:
     """Raise ValueError where two configs are of different runs, with all fields in which they differ.
 
     What `origin` says of the data is compared unless `data_changed`, and then also the numbers that follow from the data
@@ -206,6 +208,8 @@ def compare(folder, theirs: dict[str, Any], ours: dict[str, Any], data_changed: 
               "still the same cannot be told, and is compared from now on", file=sys.stderr)
     data = [dict(flat(origin.pop("data", {}))) for origin in origins]
     there, here = (dict(flat({key: value for key, value in config.items() if key != "origin"})) for config in (theirs, ours))
+    usual = dict(flat(json.loads(json.dumps(defaults or {}))))
+    there = {**{name: value for name, value in usual.items() if name in here}, **there}
     free = {*FREE, *(("steps", "batch_size", *ADDRESSES) if data_changed else ())}
     differ = [f"{name} is {there.get(name, 'absent')!r} there and {here.get(name, 'absent')!r} here"
               for name in sorted({*there, *here})

@@ -104,7 +104,7 @@ def train(objective: Objective, data: Iterable, settings: Settings, optim: Optim
           evaluate: Callable[[Any, int], dict[str, float]] | None = None,
           export: Callable[[Any, pathlib.Path], None] | None = None, config: dict[str, Any] | None = None,
           flops_per_step: float | None = None, tokens_per_step: float | None = None,
-          data_changed: bool = False) -> Outcome:
+          data_changed: bool = False, defaults: dict[str, Any] | None = None) -> Outcome:
     """Train in the folder `out`, going on from its newest checkpoint if it has one.
 
     data: its iterator gives batches of this process's rows (numpy [settings.data_rows / processes, ...]) and has
@@ -114,13 +114,14 @@ def train(objective: Objective, data: Iterable, settings: Settings, optim: Optim
     export(params, folder): writes `out`/model from the best parameters, or the last; on the first process.
     config: JSON-able, kept in config.json; a folder that holds another config is refused.
     flops_per_step, tokens_per_step: of a step of batch_size rows; tokens are the size of input_ids if not given.
+    defaults: of the config's fields, for a folder of a version that had not all of them.
     data_changed: go on though the data is not what it was in the run that is there.
     SIGTERM, or SIGINT once: the step is finished, saved, and train returns.
     Raises Diverged, CheckpointError, and ValueError for settings that do not fit.
     """
     out, first = pathlib.Path(out), jax.process_index() == 0
     config = {**(config or {}), "settings": asdict(settings), "optim": asdict(optim)}
-    claim(out, config, data_changed)
+    claim(out, config, data_changed, {**(defaults or {}), "settings": asdict(Settings()), "optim": asdict(Optim())})
     rate, optimizer = schedule(optim, settings.steps), build(optim, settings.steps)
     if objective.memory is not None and settings.batch_warmup_from:
         raise ValueError("settings.batch_warmup_from: an objective with a memory needs batches of one size")
