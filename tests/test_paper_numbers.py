@@ -7,7 +7,11 @@ microsoft/DeBERTa have the same); "shifted" t/W, then 1 - (t-W)/(T-W) (fairseq p
 get_linear_schedule_with_warmup); "electra" the product (1 - t/T) min(1, t/W).
 """
 
+import functools
+import itertools
 import math
+import random
+import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,6 +21,9 @@ import numpy as np
 import pytest
 
 from bertvariants_jax.cli import load_recipe
+from bertvariants_jax.models import VARIANTS
+from bertvariants_jax.recipe import replace
+from bertvariants_jax.text import train
 from bertvariants_jax.training.optimizer import build, schedule
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
@@ -321,3 +328,257 @@ def multipliers(size: str, task: str):
     if "xlnet" in size and task.startswith("squad"):     # scripts/*squad*.sh lr_layer_decay_rate; model_utils.py get_train_op
         return None, lambda name: 0.75 ** np.array([1, 0]) if "layers" in name and "r_w_bias" not in name else 1
     return None, None
+
+
+# ---- pre-training ----------------------------------------------------------------------------------------------------------
+
+class Run(NamedTuple):
+    """A paper's pre-training: schedule and update rule, peak, warm-up and all steps, rows and tokens of a batch.
+
+    places: predicted in a row at most, of a full one. shares: of the predicted places that become [MASK] and that stay.
+    chosen: mean share of a full row's tokens. scales: the weight of each term of the loss. network: layers, width, heads,
+    feed-forward width, vocabulary, dropout of hidden states and of attention. task: what else the procedure is made of.
+    """
+
+    recipe: str
+    knobs: dict
+    kind: str
+    rule: Rule
+    peak: float
+    warmup: int
+    steps: int
+    batch: int
+    length: int
+    places: int
+    chosen: float
+    shares: tuple[float, float]
+    scales: dict
+    network: tuple
+    task: dict
+    end: float = 0.0
+
+
+BASE = (12, 768, 12, 3072)
+LAMB = BERT_ADAM._replace(rule="lamb")
+FAIRSEQ = Rule("adam", 0.9, 0.98, 1e-6, 0.01, "all", 0.0)
+STABLE = Rule("stable", 0.9, 0.98, 1e-6, 1e-5, "weights", 0.0)
+XADAM = BERT_ADAM._replace(b2=0.98)
+
+RUNS = {
+    # google-research/bert run_pretraining.py, create_pretraining_data.py, README (20 of 128, 0.15 of 512); [P] A.2
+    # ALBERT: google-research/albert README, lamb_optimizer.py, create_pretraining_data.py; 0.15 of 512 [P] 4.1
+    "albert": Run("albert_base", {}, "bert", LAMB, 1.76e-3, 3125, 125_000, 4096, 512, 77, 0.15, (0.8, 0.1),
+                  {"mlm": 1, "pair": 1}, (*BASE, 30000, 0.0, 0.0),
+                  {"pairs": "sop", "masking": "ngrams", "longest": 3, "dupe_factor": 40, "masks": "static",
+                   "short_seq_prob": 0.1}),
+    "albert v1": Run("albert_base", {"size": "albert-xxlarge-v1"}, "bert", LAMB, 1.76e-3, 3125, 125_000, 4096, 512, 77, 0.15,
+                     (0.8, 0.1), {"mlm": 1, "pair": 1}, (12, 4096, 64, 16384, 30000, 0.0, 0.0), {}),
+    # RoBERTa: [P] table 9; fairseq mask_tokens_dataset.py: int(0.15 n + u), so 77 of 512 at most
+    "roberta": Run("roberta_base", {}, "shifted", FAIRSEQ, 6e-4, 24_000, 500_000, 8192, 512, 77, 0.15, (0.8, 0.1), {"mlm": 1},
+                   (*BASE, 50265, 0.1, 0.1),
+                   {"pairs": "none", "masking": "fairseq", "line_ends": True, "cross_documents": True, "masks": "dynamic"}),
+    # ELECTRA: google-research/electra configure_pretraining.py, pretrain_helpers.py (most: int(0.155 n)); steps [P] table 6
+    "electra small": Run("electra_small", {}, "electra", BERT_ADAM, 5e-4, 10_000, 1_000_000, 128, 128, 19, 0.15, (0.85, 0.15),
+                         {"mlm": 1, "rtd": 50}, (12, 256, 4, 1024, 30522, 0.1, 0.1),
+                         {"segments": "two", "temperature": 1.0, "sharing": "tied", "decoupled": False}),
+    "electra base": Run("electra_small", {"size": "base"}, "electra", BERT_ADAM, 2e-4, 10_000, 766_000, 256, 512, 79, 0.15,
+                        (0.85, 0.15), {"mlm": 1, "rtd": 50}, (*BASE, 30522, 0.1, 0.1), {}),
+    "electra large": Run("electra_small", {"size": "large"}, "electra", BERT_ADAM, 2e-4, 10_000, 400_000, 2048, 512, 130, 0.25,
+                         (0.85, 0.15), {"mlm": 1, "rtd": 50}, (24, 1024, 16, 4096, 30522, 0.1, 0.1), {"mask_rate": 0.25}),
+    # XLNet: zihangdai/xlnet README and train.py (min_lr_ratio 0.001), [P] A.4 for the large one's batch
+    "xlnet": Run("xlnet_base", {}, "linear to end", BERT_ADAM, 4e-4, 40_000, 500_000, 2048, 512, 85, 85 / 512, (0.0, 1.0),
+                 {"plm": 1}, (*BASE, 32000, 0.1, 0.1),
+                 {"reuse_len": 256, "mem_len": 384, "perm_size": 256, "alpha": 6, "beta": 1, "longest": 5, "bi_data": True},
+                 end=0.001),
+    "xlnet large": Run("xlnet_base", {"size": "large"}, "linear to end", BERT_ADAM, 4e-4, 40_000, 500_000, 8192, 512, 85,
+                       85 / 512, (0.0, 1.0), {"plm": 1}, (24, 1024, 16, 4096, 32000, 0.1, 0.1), {}, end=0.001),
+    # DeBERTa: [P] table 8; apps/tasks/mlm_task.py (windows of 6, n-grams of 3; 92 is the quota 77 and a word of 16 pieces)
+    "deberta": Run("deberta_base", {}, "bert", BERT_ADAM, 2e-4, 10_000, 1_000_000, 2048, 512, 92, 0.15, (0.8, 0.1), {"mlm": 1},
+                   (*BASE, 50265, 0.1, 0.1), {"pairs": "none", "masking": "windows", "longest": 3}),
+    "deberta 1.5B": Run("deberta_base", {"size": "deberta-v2-xxlarge"}, "bert", BERT_ADAM, 1.5e-4, 10_000, 1_000_000, 2048,
+                        512, 92, 0.15, (0.8, 0.1), {"mlm": 1}, (48, 1536, 24, 6144, 128100, 0.1, 0.1), {}),
+    # DeBERTa-v3: [P] table 9 and section 3; apps/tasks/rtd_task.py (one token in each window of 6, always [MASK])
+    "deberta v3": Run("deberta_v3_base", {}, "bert", XADAM, 6e-4, 10_000, 500_000, 8192, 512, 77, 0.15, (1.0, 0.0),
+                      {"mlm": 1, "rtd": 50}, (*BASE, 128100, 0.1, 0.1),
+                      {"segments": "one", "masking": "windows", "temperature": 1.0, "sharing": "disentangled",
+                       "decoupled": True}),
+    "deberta v3 large": Run("deberta_v3_base", {"size": "deberta-v3-large"}, "bert", XADAM, 3e-4, 10_000, 500_000, 8192, 512,
+                            77, 0.15, (1.0, 0.0), {"mlm": 1, "rtd": 50}, (24, 1024, 16, 4096, 128100, 0.1, 0.1), {}),
+    # SpanBERT: pretraining/README.md (32 x 4,096 tokens); trainer.py divides once more by a worker's 614 masked tokens
+    "spanbert": Run("spanbert_base", {}, "shifted", Rule("adam", 0.9, 0.999, 6e-6, 0.01, "all", 0.0), 1e-4, 10_000, 2_400_000,
+                    256, 512, 77, 77 / 512, (0.8, 0.1), {"mlm": 1, "sbo": 1}, (*BASE, 28996, 0.1, 0.1),
+                    {"stop": 0.2, "longest": 10, "max_targets": 15}),
+    # ERNIE 1.0: PaddlePaddle/ERNIE pretrain_args.py, script/zh_task/pretrain.sh, batching.py
+    "ernie": Run("ernie_base_zh", {}, "bert", Rule("adam", 0.9, 0.999, 1e-8, 0.01, "weights", 1.0), 1e-4, 5000, 333_000, 256,
+                 512, 0, 0.15, (0.8, 0.1), {"mlm": 1, "pair": 1}, (*BASE, 18000, 0.1, 0.1), {"mask_word_prob": 0.0}),
+    # ERNIE 2.0: [P] section 4.2: 393,216 tokens, 5e-5, 4,000 steps, betas 0.9 and 0.98
+    "ernie 2": Run("ernie2_base", {}, "inverse square root", Rule("adam", 0.9, 0.98, 1e-8, 0.01, "weights", 1.0), 5e-5, 4000,
+                   100_000, 768, 512, 0, 0.15, (0.8, 0.1),
+                   {"mlm": 1, "capital": 1, "relation": 1, "reorder": 1, "distance": 1}, (*BASE, 30522, 0.1, 0.1),
+                   {"mask_word_prob": 1.0, "segments": 3}),
+}
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_pre_training_is_the_papers(name):
+    run = RUNS[name]
+    made = recipe_of(run.recipe, **run.knobs)
+    assert (made.settings.steps, made.settings.batch_size) == (run.steps, run.batch)
+    assert made.task.max_length == run.length
+    config = made.model.config
+    attention = getattr(config, "attention_probs_dropout_prob", getattr(config, "dropout", None))
+    hidden = getattr(config, "hidden_dropout_prob", getattr(config, "dropout", None))
+    assert (config.num_hidden_layers, config.hidden_size, config.num_attention_heads,
+            getattr(config, "intermediate_size", getattr(config, "d_inner", None)), config.vocab_size, hidden,
+            attention) == run.network
+    assert {key: getattr(made.task, key) for key in run.task} == run.task
+
+    def part(t):
+        return rate_at(run.kind, t, run.warmup, run.steps, run.end)
+
+    hold_rates(made.optim, run.steps, run.peak, part,
+               (1, run.warmup // 2, run.warmup, (run.warmup + run.steps) // 2, run.steps))
+    hold_updates(made.optim, run.steps, run.rule, [run.peak * part(t) for t in range(3)], run.peak)
+
+
+# ---- procedures: what becomes of text --------------------------------------------------------------------------------------
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory):
+    """A file of documents of made-up words, each long enough for several full rows."""
+    rng = random.Random(0)
+    words = [f"{a}{b}{c}{d}" for a in "btkm" for b in ("a", "ira", "o") for c in ("n", "sel", "tum") for d in ("", "s", "eli")]
+    path = tmp_path_factory.mktemp("papers") / "text.txt"
+    documents = ("\n".join(" ".join(rng.choices(words, k=rng.randint(6, 20))).capitalize() + "." for _ in range(100))
+                 for _ in range(60))
+    path.write_text("\n\n".join(documents) + "\n")
+    return path
+
+
+@functools.cache
+def tokenizer_of(kind: str, path: Path):
+    return train(path.read_text().splitlines()[:400], kind, 300)
+
+
+def procedure(run: Run, path: Path, rows: int = 96, split: str = "train", **options):
+    """(the task, its network at the size of its tests, a tokenizer, a batch as it comes from text, and masked)."""
+    made = recipe_of(run.recipe, **run.knobs)
+    variant = VARIANTS[made.model.variant]
+    task = replace(made.task, data=(f"text:{path}",), evaluation=(f"text:{path}",), **options)
+    tokenizer = tokenizer_of(variant.tokenizer, path)
+    examples = task.examples(split, tokenizer, None, 8)
+    index, epoch = np.arange(min(rows, len(examples))), np.zeros(min(rows, len(examples)), int)
+    plain = examples.rows(index, epoch)
+    masked = task.corrupt(examples, tokenizer, 0)(plain, index, epoch)
+    config = replace(variant.dummy, vocab_size=tokenizer.vocab_size, pad_token_id=tokenizer.pad_token_id)
+    return task, variant.network(config, task.heads), tokenizer, plain, masked
+
+
+@pytest.mark.parametrize("name", [name for name, run in RUNS.items() if run.task])
+def test_masks_are_the_papers(name, text):
+    run = RUNS[name]
+    _, _, tokenizer, plain, batch = procedure(run, text)
+    used, places = batch["masked_weights"] > 0, batch["masked_positions"]
+    lengths = (plain["attention_mask"] > 0).sum(1)
+    full = lengths >= 0.9 * run.length
+    assert full.sum() >= 10 and (places.shape[1] == run.places or not run.places)
+    share = used.sum(1)[full].sum() / lengths[full].sum()
+    np.testing.assert_allclose(share, run.chosen, rtol=0.03 if run.places else 0.08)
+    rows = np.arange(len(used))[:, None]
+    again = np.zeros_like(used)       # ELECTRA draws places with replacement; what is drawn twice is masked more often
+    again[:, 1:] = places[:, 1:] == places[:, :-1]
+    again[:, :-1] |= again[:, 1:]
+    once = used & ~again
+    original, now = plain["input_ids"][rows, places][once], batch["input_ids"][rows, places][once]
+    if name.startswith("xlnet"):
+        assert (original == now).all()
+        return
+    hidden = (now == tokenizer.mask_token_id).mean()
+    kept = ((now == original) & (now != tokenizer.mask_token_id)).mean()
+    random_hits = (1 - run.shares[0] - run.shares[1]) / 60        # a random word may be the one that was there
+    np.testing.assert_allclose([hidden, kept - random_hits], run.shares, atol=0.022)
+    outside = np.ones_like(plain["input_ids"], bool)
+    outside[np.broadcast_to(rows, used.shape)[used], places[used]] = False
+    assert (plain["input_ids"] == batch["input_ids"])[outside].all()
+
+
+@pytest.mark.parametrize("name", [name for name, run in RUNS.items() if run.task])
+def test_losses_are_the_papers(name, text):
+    run = RUNS[name]
+    task, network, _, _, batch = procedure(run, text, rows=48)
+    if "pair" in run.scales:          # one half of the pairs is random (NSP, ERNIE) or swapped (SOP)
+        assert 0.3 < batch["next_sentence_label"].mean() < 0.7
+    if name == "ernie 2":
+        network = network.variant.network(replace(network.config, task_type_vocab_size=5), task.heads)
+    if name == "spanbert":
+        network = network.variant.network(replace(network.config, max_span_targets=15), task.heads)
+    objective = task.objective(network)
+    assert dict(objective.scales) == run.scales
+    weights = objective.weights({key: jnp.asarray(value) for key, value in batch.items()})
+    masked, tokens = batch["masked_weights"].sum(), (batch["attention_mask"] > 0).sum()
+    counts = {"mlm": masked, "plm": masked, "pair": len(batch["input_ids"]), "rtd": tokens}
+    if "sbo" in run.scales:
+        counts["sbo"] = batch["span_weights"].sum() + 1                     # criterions/spanbert_loss.py npairs
+    counts |= {key: (batch[field] >= 0).sum() for key in run.scales
+               for field in (f"{key}_labels", f"{key}_label") if field in batch}
+    assert {key: float(value) for key, value in weights.items()} == {key: float(counts[key]) for key in run.scales}
+
+
+# width, layers, heads, feed-forward width, width of the embeddings. [P] ELECTRA table 6, google-research/electra
+# run_pretraining.py get_generator_config; [P] DeBERTa-v3 section 4.1: of the same width and half the depth
+GENERATORS = {"electra small": (64, 12, 1, 256, 128), "electra base": (256, 12, 4, 1024, 768),
+              "electra large": (256, 24, 4, 1024, 1024), "deberta v3": (768, 6, 12, 3072, 768),
+              "deberta v3 large": (1024, 12, 16, 4096, 1024)}
+
+
+@pytest.mark.parametrize("name", GENERATORS)
+def test_generators_are_the_papers(name):
+    made = recipe_of(RUNS[name].recipe, **RUNS[name].knobs)
+    network = VARIANTS[made.model.variant].network(made.model.config, made.task.heads)
+    generator = made.task.makes(network).config
+    assert (generator.hidden_size, generator.num_hidden_layers, generator.num_attention_heads, generator.intermediate_size,
+            getattr(generator, "embedding_size", None) or generator.hidden_size) == GENERATORS[name]
+
+
+def filled(shapes):
+    """Parameters of these shapes, all different."""
+    rng = np.random.default_rng(0)
+    return jax.tree.map(lambda leaf: jnp.asarray(rng.normal(size=leaf.shape), jnp.float32), shapes)
+
+
+@pytest.mark.parametrize("name, apart", [("electra small", False), ("deberta v3", True)])
+def test_embeddings_are_shared_as_in_the_paper(name, apart):
+    """ELECTRA's are one, trained by both losses; DeBERTa-v3's are the generator's plus a difference, in two updates (GDES)."""
+    made = recipe_of(RUNS[name].recipe)
+    variant = VARIANTS[made.model.variant]
+    objective = made.task.objective(variant.network(variant.dummy, made.task.heads))
+    params = filled(jax.eval_shape(objective.init, jax.random.key(0)))
+    models = {folder: values for folder, (_, values) in objective.exports(params).items()}
+    table, base = (models[folder]["encoder"]["embeddings"]["word_embeddings"]["embedding"] for folder in ("model", "generator"))
+    own = params["discriminator"]["encoder"].get("embeddings", {}).get("word_embeddings", {}).get("embedding")
+    assert (own is not None) == apart
+    np.testing.assert_allclose(table, base + own if apart else base, rtol=1e-6)
+    assert [phase.trains for phase in objective.phases] == ([("generator",), ("discriminator",)] if apart else [])
+
+    def entry(params):
+        table = objective.exports(params)["model"][1]["encoder"]["embeddings"]["word_embeddings"]["embedding"]
+        return table[2, 1]
+
+    slopes = jax.grad(entry)(params)["generator"]["encoder"]["embeddings"]["word_embeddings"]["embedding"]
+    assert float(jnp.abs(slopes).sum()) == (0.0 if apart else 1.0)
+
+
+def phrases(sentence: str) -> list[tuple[int, int]]:
+    """Units of one to twelve words."""
+    words = [match.span() for match in re.finditer(r"\w+", sentence)]
+    ends = np.minimum(np.cumsum([1 + len(sentence) * i % 12 for i in range(len(words))]), len(words))
+    return [(words[a][0], words[b - 1][1]) for a, b in itertools.pairwise([0, *ends.tolist()]) if b > a]
+
+
+def test_no_row_of_ernie_is_thinned(text):
+    """The original has no limit of predictions; units of many words spread their number wide."""
+    task, _, tokenizer, plain, masked = procedure(RUNS["ernie"], text, 300, units=f"{__name__}:phrases", mask_word_prob=1.0)
+    free = replace(task, max_predictions=task.max_length).corrupt(None, tokenizer, 0)
+    index = np.arange(len(masked["input_ids"]))
+    chosen = [batch["masked_weights"].sum(1) for batch in (masked, free(plain, index, 0 * index))]
+    assert masked["masked_weights"].shape[1] < 300 and chosen[1].max() > 112 and (chosen[0] == chosen[1]).all()

@@ -72,6 +72,10 @@ class Dialogues:
     sep_token_id: int
     pad_token_id: int
 
+    @property
+    def unit_labels(self) -> tuple[np.ndarray, ...]:
+        return (self.labels,)
+
     def __len__(self) -> int:
         return len(self.first)
 
@@ -129,6 +133,10 @@ class Together:
     """Several sets of examples as one, one after the other; their batches have the same keys and shapes."""
 
     parts: tuple
+
+    @property
+    def unit_labels(self) -> tuple[np.ndarray, ...]:
+        return tuple(labels for part in self.parts for labels in part.unit_labels)
 
     def __len__(self) -> int:
         return sum(len(part) for part in self.parts)

@@ -62,6 +62,10 @@ class Paragraphs:
     sep_token_id: int
     pad_token_id: int
 
+    @property
+    def unit_labels(self) -> tuple[np.ndarray, ...]:
+        return (self.units,)
+
     def __len__(self) -> int:
         return len(self.start) * len(self.tasks)
 

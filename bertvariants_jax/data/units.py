@@ -7,6 +7,7 @@ Labels of a corpus are a flat array beside its tokens; a batch holds them under 
 
 import hashlib
 import importlib
+import math
 import os
 import re
 import tempfile
@@ -56,6 +57,24 @@ def mask_units(batch: Batch, index: np.ndarray, epoch: np.ndarray, *, seed: int,
     u, base = (np.take_along_axis(x, positions, 1) for x in (u, base))
     return corrupted(batch, positions, used, mask_token_id, drawn, masks=u > 0.2 * base,
                      draws=(u > 0.1 * base) & (u <= 0.2 * base))
+
+
+def unit_places(labels: Sequence[np.ndarray], length: int, rate: float, odds: float = 1e-7) -> int:
+    """P for rows of `length` tokens: more are chosen with a chance below `odds`.
+
+    The number chosen adds up sizes k of units that are chosen independently, so that its variance is rate * length *
+    E[k^2] / E[k]; its tail is bounded by its moments (Chernoff's bound) at the sizes that units have.
+    labels: int8 [T] each, the units of tokens; of a long one, 2^24 tokens speak for the rest.
+    """
+    counts = np.zeros(1, np.int64)
+    for part in (np.asarray(part[: 1 << 24]) for part in labels):
+        sizes = np.bincount(np.diff(np.append(np.flatnonzero(part == 0), len(part))), minlength=len(counts))
+        counts = sizes + np.pad(counts, (0, len(sizes) - len(counts)))
+    sizes = np.flatnonzero(counts)
+    sizes, shares = np.minimum(sizes, length), counts[sizes] / (counts[sizes] * sizes).sum()          # units a token
+    slopes = np.geomspace(1e-3, 5, 200)[:, None] / sizes.max()
+    grown = rate * length * (shares * np.expm1(slopes * sizes)).sum(1)
+    return min(length, math.ceil(((grown - math.log(odds)) / slopes[:, 0]).min()))
 
 
 def _thinned(chosen: np.ndarray, head: np.ndarray, most: int, seed: int, epoch, index) -> np.ndarray:
@@ -271,6 +290,10 @@ class UnitPairs:
 
     pairs: Pairs
     labels: np.ndarray
+
+    @property
+    def unit_labels(self) -> tuple[np.ndarray, ...]:
+        return (self.labels,)
 
     def __len__(self) -> int:
         return len(self.pairs)

@@ -2,7 +2,6 @@
 arXiv:1907.12412)."""
 
 import functools
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,15 @@ from bertvariants_jax.data.dialogue import Dialogues, Together, Turns, dialogues
 from bertvariants_jax.data.documents import Document
 from bertvariants_jax.data.paragraphs import TASKS, Paragraphs, capital_labels, paragraphs
 from bertvariants_jax.data.source import open_source
-from bertvariants_jax.data.units import UnitPairs, finder, found_units, given_units, mask_units, word_units
+from bertvariants_jax.data.units import (
+    UnitPairs,
+    finder,
+    found_units,
+    given_units,
+    mask_units,
+    unit_places,
+    word_units,
+)
 from bertvariants_jax.objectives.continual import continual
 from bertvariants_jax.objectives.mlm import masked_lm
 from bertvariants_jax.tasks.documents import Addresses, Documents, check_rate, special
@@ -41,7 +48,7 @@ class Units(Documents):
       characters, the units' texts, or 0 and 1 for each token; anything else is module:function, called with a sentence
       for its words or (start, end) spans (jieba:lcut for Chinese words).
     mask_word_prob: share of rows that are masked by units; the others are masked by tokens.
-    max_predictions: places to predict in a row; 0 leaves room for all but the rarest rows (mean and four deviations).
+    max_predictions: places to predict in a row; 0 leaves room for all but one row in 10^7, as the data's units are.
     """
 
     units: str = "words"
@@ -83,11 +90,11 @@ class Units(Documents):
         return found_units(corpus, sentences(documents), tokenizer, finder(self.units), self.units)
 
     def corrupt(self, examples, tokenizer, seed: int):
-        mean = self.mask_rate * self.max_length
+        most = self.max_predictions or unit_places(examples.unit_labels, self.max_length, self.mask_rate)
         return functools.partial(
             mask_units, seed=seed, vocab_size=tokenizer.vocab_size, mask_token_id=tokenizer.mask_token_id,
             never=(tokenizer.cls_token_id, tokenizer.sep_token_id), rate=self.mask_rate, mask_word_prob=self.mask_word_prob,
-            max_predictions=self.max_predictions or min(self.max_length, math.ceil(mean + 4 * math.sqrt(mean))))
+            max_predictions=most)
 
 
 @dataclass(frozen=True)
