@@ -400,7 +400,7 @@ RUNS = {
     # DeBERTa-v3: [P] table 9 and section 3; apps/tasks/rtd_task.py (one token in each window of 6, always [MASK])
     "deberta v3": Run("deberta_v3_base", {}, "bert", XADAM, 6e-4, 10_000, 500_000, 8192, 512, 77, 0.15, (1.0, 0.0),
                       {"mlm": 1, "rtd": 50}, (*BASE, 128100, 0.1, 0.1),
-                      {"segments": "one", "masking": "windows", "temperature": 1.0, "sharing": "disentangled",
+                      {"segments": "joined", "masking": "windows", "temperature": 1.0, "sharing": "disentangled",
                        "decoupled": True}),
     "deberta v3 large": Run("deberta_v3_base", {"size": "deberta-v3-large"}, "bert", XADAM, 3e-4, 10_000, 500_000, 8192, 512,
                             77, 0.15, (1.0, 0.0), {"mlm": 1, "rtd": 50}, (24, 1024, 16, 4096, 128100, 0.1, 0.1), {}),
