@@ -108,11 +108,21 @@ class Recipe:
         """The recipe as JSON-able data, what `RUN/config.json` keeps (settings and optim stand there beside it)."""
         data = {name: dataclasses.asdict(getattr(self, name)) for name in ("task", "model", "compute")}
         data["task"]["kind"] = type(self.task).__name__
+        if not reads_tsv(data["task"]):
+            data["task"].pop("quotes", None)                 # says nothing of other files
         return json.loads(json.dumps(data))
 
     def defaults(self) -> dict[str, Any]:
         """The values of the same fields where nothing is asked for."""
-        return {name: defaults_of(getattr(self, name)) for name in ("task", "model", "compute")}
+        defaults = {name: defaults_of(getattr(self, name)) for name in ("task", "model", "compute")}
+        if "quotes" in defaults["task"]:
+            defaults["task"]["quotes"] = "raw"               # as all tsv files were read before there was a choice
+        return defaults
+
+
+def reads_tsv(task: dict[str, Any]) -> bool:
+    """Whether a task's JSON names a tsv file."""
+    return any(str(task.get(name)).startswith("tsv:") for name in ("data", "evaluation", "test"))
 
 
 def defaults_of(record: Any) -> dict[str, Any]:
@@ -223,6 +233,8 @@ def task_of_run(folder: str | Path) -> Task:
     kind = said.pop("kind", None)
     if kind not in TASKS:
         raise ValueError(f"{path} describes no task that is known here ({', '.join(TASKS)}): is it a training run?")
+    if reads_tsv(said) and "quotes" in (f.name for f in dataclasses.fields(TASKS[kind])):
+        said.setdefault("quotes", "raw")                     # a run from before there was a choice
     return TASKS[kind](**{key: tuple(value) if isinstance(value, list) else value for key, value in said.items()})
 
 
@@ -483,11 +495,15 @@ def evaluate(folder: str | Path, task: Task, split: str = VALIDATION, batch_size
     if labels and len(labels) != len(checkpoint.config.id2label):
         raise ValueError(f"{len(labels)} labels are given, but {folder} has {len(checkpoint.config.id2label)} classes")
     known = labels or checkpoint.config.id2label
-    task = task.fitted(known, checkpoint.pooling and checkpoint.pooling.mode)
+    task = task.answered_by(known).fitted(known, checkpoint.pooling and checkpoint.pooling.mode)
     wanted = task.labels()
     if wanted is not None and known != wanted:
         raise ValueError(f"{folder} knows {len(known)} classes, {', '.join(known)}; the task has {len(wanted)}, "
                          f"{', '.join(wanted)}" + ("; --labels says what they are, by id" if "LABEL_0" in known else ""))
+    several = "multi_label_classification"
+    if wanted is not None and (checkpoint.config.problem_type == several) != (task.problem_type == several):
+        one, other = ("any number of classes", "one") if task.problem_type != several else ("one class", "any number")
+        raise ValueError(f"{folder} gives a text {one} (its config.json's problem_type says so), the data gives it {other}")
     tokenizer, vocab_size = checkpoint.tokenizer, checkpoint.config.vocab_size
     if tokenizer is None:
         raise FileNotFoundError(f"{folder} has no tokenizer files")

@@ -66,7 +66,8 @@ KEYS: dict[str, Key] = {
         ("B",),
         _I,
         IGNORED,
-        "class [B] (float32 for regression) or tag of each token [B, L]; -100 is ignored",
+        "class [B] (float32 for regression), tag of each token [B, L], or of several classes a text 1 for "
+        "each that it has, float32 [B, classes]; -100 is ignored",
     ),
     "start_positions": Key(("B",), _I, 0, "first token of the answer; 0 where there is none"),
     "end_positions": Key(("B",), _I, 0, "last token of the answer"),

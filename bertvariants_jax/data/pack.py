@@ -143,7 +143,8 @@ def pack(
     out: Batch = {}
     for name, array in batch.items():
         fill = pad_token_id if name == "input_ids" else KEYS[name].fill
-        if name in PER_TOKEN or (name == "labels" and array.ndim == 2 and array.shape[1] == width):
+        tags = array.dtype.kind == "i" and array.ndim == 2 and array.shape[1] == width
+        if name in PER_TOKEN or (name == "labels" and tags):
             out[name] = np.full((len(groups), length), fill, array.dtype)
             out[name][target] = array[source]
         else:

@@ -249,7 +249,11 @@ class _Maker:
                     ("labels", IGNORED),
                 ):
                     if name in batch and (
-                        name != "labels" or batch[name].shape[1:] == batch["input_ids"].shape[1:]
+                        name != "labels"
+                        or (
+                            batch[name].dtype == np.int32
+                            and batch[name].shape[1:] == batch["input_ids"].shape[1:]
+                        )
                     ):
                         batch[name] = batch[name].copy()
                         batch[name][~real] = nothing

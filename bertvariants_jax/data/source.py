@@ -3,7 +3,8 @@ records or as documents.
 
   text:GLOB              lines; documents as data/documents.py reads them
   jsonl:GLOB[#field]     one JSON object a line
-  tsv:GLOB[#field]       tab-separated, no quote characters (as GLUE's files are)
+  tsv:GLOB[#field]       tab-separated; with quotes, as spreadsheets write them, if all quoted fields
+                         are well-formed, else as it stands (GLUE's files are always read so)
   csv:GLOB[#field]       comma-separated, quoted by "
   labeled:GLOB[#field]   a label, a blank and a text a line (TREC, SST-5): label, coarse (what stands
                          before a colon in it), text
@@ -21,15 +22,17 @@ import gzip
 import hashlib
 import json
 import os
+import warnings
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import BinaryIO, Literal, get_args
 
 from bertvariants_jax.data import conll, fingerprint, prose
 from bertvariants_jax.data.documents import Document, read_documents, text_document
 
 KINDS = ("text", "jsonl", "tsv", "csv", "labeled", "parquet", "conll", "tfds", "docs")
+Quotes = Literal["auto", "raw", "quoted"]  # of tsv files, see `open_source`
 _VERSION = 1  # of the reading rules: part of the fingerprint
 
 
@@ -42,6 +45,7 @@ def open_source(
     layout: str = "auto",
     data_dir: str | None = None,
     encoding: str = "utf-8",
+    quotes: Quotes = "auto",
 ) -> "Source":
     """Open a data address. Nothing is read yet, but a file that is not there is said at once.
 
@@ -52,6 +56,9 @@ def open_source(
     data_dir: where TFDS keeps its data; None is its own default ($TFDS_DATA_DIR or
     ~/tensorflow_datasets).
     encoding: of tsv, csv and labeled files; one that keeps ASCII as it is ("latin-1", "gb18030").
+    quotes: of tsv files. "auto" reads a file with quotes (RFC 4180: "" is a quote inside a quoted
+    field) if all fields that begin with one are well-formed, else as it stands, with a warning;
+    "raw" and "quoted" force either.
     Raises ValueError for an address that cannot be read, FileNotFoundError for one that names no
     file.
     """
@@ -71,6 +78,8 @@ def open_source(
             raise ValueError(f"the encoding {encoding!r} writes newlines otherwise than ASCII: convert the file to UTF-8")
     except LookupError:
         raise ValueError(f"Python knows no encoding {encoding!r}") from None
+    if quotes not in get_args(Quotes):
+        raise ValueError(f"quotes is {quotes!r}; known: {', '.join(get_args(Quotes))}")
     files = () if kind in ("tfds", "docs") else _files(rest)
     for file in files:
         fingerprint.note_file(file)
@@ -88,6 +97,7 @@ def open_source(
         layout,
         data_dir,
         encoding,
+        quotes,
     )
 
 
@@ -101,13 +111,13 @@ class Source(Sequence[dict]):
 
     def __init__(
         self, address, kind, target, field, files, header, columns, skip_bad_rows, layout, data_dir,
-        encoding,
+        encoding, quotes,
     ):
         self.address, self.kind, self.field, self.files = address, kind, field, files
         self.skipped = 0
         self._target, self._layout, self._data_dir = target, layout, data_dir
         self._header, self._columns, self._skip = header, columns, skip_bad_rows
-        self._encoding = encoding
+        self._encoding, self._quotes = encoding, quotes
         self._loaded: Sequence[dict] | None = None
 
     def __len__(self) -> int:
@@ -115,6 +125,13 @@ class Source(Sequence[dict]):
 
     def __getitem__(self, i: int) -> dict:
         return self._rows[i]
+
+    def first(self) -> dict:
+        """The first row, read alone where the rest stands behind it in a file. Raises ValueError where there is none."""
+        if self._loaded is None and self.files:
+            for row in self._file_rows():
+                return row
+        return self[0]
 
     @property
     def fields(self) -> tuple[str, ...]:
@@ -161,6 +178,7 @@ class Source(Sequence[dict]):
             self._encoding,
             stamp,
             self._target if self.kind in ("docs", "tfds") else "",
+            *((self._quotes,) if self.kind == "tsv" else ()),
         )
         return hashlib.blake2b(repr(said).encode(), digest_size=16).hexdigest()
 
@@ -198,7 +216,10 @@ class Source(Sequence[dict]):
                 yield from self._table_rows(path)
 
     def _table_rows(self, path: str) -> Iterator[dict]:
-        cells = (_tsv_cells if self.kind == "tsv" else _csv_cells)(path, self._encoding)
+        if self.kind == "tsv" and not _is_quoted(path, self._encoding, self._quotes):
+            cells = _tsv_cells(path, self._encoding)
+        else:
+            cells = _csv_cells(path, self._encoding, "\t" if self.kind == "tsv" else ",")
         names = list(self._columns)
         if self._header:
             _, head = next(cells, (0, []))
@@ -238,17 +259,26 @@ class Source(Sequence[dict]):
                 if self.kind in ("jsonl", "parquet") and self._loaded is None
                 else self
             )
+            nulls: list[int] = []
             for i, row in enumerate(rows):
                 value = row[self._text_field(row, i)]
                 if isinstance(value, str):
                     yield text_document(value, f"row {i}")
                 elif isinstance(value, Sequence) and all(isinstance(v, str) for v in value):
                     yield Document([v.strip() for v in value if v.strip()], f"row {i}")
-                elif value is not None:
+                elif value is None:
+                    nulls.append(i)
+                else:
                     raise ValueError(
                         f"{self.address}: row {i} holds {type(value).__name__}, "
                         f"not text: {value!r:.60}"
                     )
+            if nulls:
+                warnings.warn(
+                    f"{self.address}: {len(nulls)} rows whose text is null are left out, "
+                    f"the first is row {nulls[0]}",
+                    stacklevel=2,
+                )
 
     def _text_field(self, row: dict, i: int) -> str:
         field = self.field or (
@@ -415,15 +445,49 @@ def _tsv_cells(path: str, encoding: str) -> Iterator[tuple[int, list[str]]]:
     return ((number, line.split("\t")) for number, line in read_lines(path, encoding) if line)
 
 
-def _csv_cells(path: str, encoding: str) -> Iterator[tuple[int, list[str]]]:
+def _csv_cells(path: str, encoding: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
     csv.field_size_limit(2**31 - 1)
-    reader = csv.reader((line + "\n" for _, line in read_lines(path, encoding)), strict=True)
+    lines = (line + "\n" for _, line in read_lines(path, encoding))
+    reader = csv.reader(lines, delimiter=delimiter, strict=True)
     try:
         for row in reader:
             if row:
                 yield reader.line_num, row
     except csv.Error as e:
-        raise ValueError(f"{path}, line {reader.line_num}: not CSV ({e})") from None
+        kind = "CSV" if delimiter == "," else "TSV with quotes"
+        raise ValueError(f"{path}, line {reader.line_num}: not {kind} ({e})") from None
+
+
+def _is_quoted(path: str, encoding: str, quotes: Quotes) -> bool:
+    """Whether a tsv file is to be read with quotes; warns of one whose quotes do not pair."""
+    if quotes != "auto":
+        return quotes == "quoted"
+    # As it stands first: the line of the first field that begins with a quote, the numbers of fields.
+    first, widths = 0, set()
+    for number, cells in _tsv_cells(path, encoding):
+        widths.add(len(cells))
+        if not first and any(cell.startswith('"') for cell in cells):
+            first = number
+    if not first:
+        return False
+    try:
+        rows = [row for _, row in _csv_cells(path, encoding, "\t")]
+        fault = ""
+    except ValueError as e:
+        rows, fault = [], str(e).removeprefix(f"{path}, ").partition(":")[0]
+    # Quotes that close on another line, or behind a tab, may be two that stand alone: they are taken
+    # as a pair only if the file is no table without them and is one with them.
+    is_table = len(widths) > 1 and len({len(row) for row in rows}) == 1
+    if not is_table and any("\n" in cell or "\t" in cell for row in rows for cell in row):
+        fault = "they pair over tabs or lines, though each line is complete without"
+    if fault:
+        warnings.warn(
+            f"{path}: fields begin with a quote (line {first}), but not all are well-formed "
+            f"({fault}): the file is read as it stands, quotes and all; --task.quotes raw, or "
+            f"quoted, says what it is",
+            stacklevel=2,
+        )
+    return not fault
 
 
 def _parquet_rows(path: str) -> Iterator[dict]:

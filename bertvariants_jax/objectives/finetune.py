@@ -3,17 +3,26 @@
 import jax
 import jax.numpy as jnp
 
-from bertvariants_jax.objectives.losses import accuracy, cross_entropy, example_weights, sequence_weights, weighted
+from bertvariants_jax.objectives.losses import (
+    accuracy,
+    binary_cross_entropy,
+    cross_entropy,
+    example_weights,
+    sequence_weights,
+    weighted,
+)
 from bertvariants_jax.objectives.objective import Loss, Objective
 
 
 def classification(network, head: str = "classify") -> Objective:
-    """Cross-entropy of `labels` int32 [B] over the classes; squared error of float32 [B] where there is one.
+    """Cross-entropy of `labels` int32 [B] over the classes; squared error of float32 [B] where there is one; mean over the
+    classes of the binary cross-entropies of float32 [B, classes] where the config says "multi_label_classification".
 
     head: "classify", or "choice" (batch arrays [B, C, L]). predict gives "logits" [B, classes]. In packed rows labels
-    are [B, S] and logits [B, S, classes].
+    are [B, S] (or [B, S, classes]) and logits [B, S, classes].
     """
-    regression = head == "classify" and network.config.num_labels == 1
+    multi_label = head == "classify" and network.config.problem_type == "multi_label_classification"
+    regression = head == "classify" and network.config.num_labels == 1 and not multi_label
 
     def weights(batch):
         return {head: jnp.sum(sequence_weights(batch, "input_ids"))}
@@ -23,6 +32,10 @@ def classification(network, head: str = "classify") -> Objective:
         if regression:
             errors = jnp.square(scores[..., 0] - batch["labels"].astype(jnp.float32))
             return Loss({head: weighted(errors, counted)}, {})
+        if multi_label:
+            losses = binary_cross_entropy(scores, batch["labels"]).mean(axis=-1)
+            right = jnp.all((scores > 0) == (batch["labels"] > 0.5), axis=-1).astype(jnp.float32)
+            return Loss({head: weighted(losses, counted)}, {f"{head}/accuracy": (weighted(right, counted), jnp.sum(counted))})
         labels = jnp.maximum(batch["labels"], 0)               # -100 in the unused slots of packed rows
         return Loss({head: weighted(cross_entropy(scores, labels), counted)},
                     {f"{head}/accuracy": accuracy(scores, labels, counted)})

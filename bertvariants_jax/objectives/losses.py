@@ -11,6 +11,12 @@ def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
     return jax.nn.logsumexp(logits, axis=-1) - picked
 
 
+def binary_cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """-log of sigmoid(logits), or of 1 - that where the label is 0; both [...] -> float32 [...]."""
+    logits = logits.astype(jnp.float32)
+    return jax.nn.softplus(logits) - logits * labels.astype(jnp.float32)
+
+
 def weighted(values: jax.Array, weights: jax.Array) -> jax.Array:
     """Sum of values where the weight is not 0; an unused slot may hold NaN and adds exactly nothing."""
     used = weights != 0

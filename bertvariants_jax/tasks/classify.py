@@ -1,6 +1,8 @@
 """Classification (or regression) of single texts and pairs, from any source with named fields."""
 
+import contextlib
 import dataclasses
+import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,10 +14,11 @@ import numpy as np
 from bertvariants_jax.data import noise
 from bertvariants_jax.data.batch import pad
 from bertvariants_jax.data.pack import Packed, packed
-from bertvariants_jax.data.source import Source, open_source, read_lines
+from bertvariants_jax.data.source import Quotes, Source, open_source, read_lines
 from bertvariants_jax.files import write_file
 from bertvariants_jax.objectives.finetune import classification
-from bertvariants_jax.tasks.metrics import METRICS
+from bertvariants_jax.tasks.labels import check_classes, class_name, real
+from bertvariants_jax.tasks.metrics import METRICS, MULTI_LABEL
 from bertvariants_jax.tasks.task import TEST, TRAIN, VALIDATION, Task
 
 PACKED = 128  # tokens of a packed row, where no text is longer
@@ -29,10 +32,15 @@ class Classify(Task):
     training rows, drawn by their number, is kept aside. test: of rows whose labels may be unknown.
     text, pair, label: names of the fields ("" for no pair). header: whether tsv and csv files begin with the names,
     test_header the same of the test file; else `columns` gives them. skip_bad_rows: leave out rows of such files with
-    a wrong number of fields, and say how many. encoding: of such files, where it is not UTF-8.
+    a wrong number of fields, and say how many. encoding: of such files, where it is not UTF-8. quotes: of tsv files,
+    "raw" or "quoted" (a spreadsheet's) where their content should not decide.
     classes: the labels as they stand in the data, in the order of their ids; () takes those of the training rows,
     sorted. names: what the model is to call them, where the data's labels are numbers. spelled: how prediction files
     write them; as `names` if not given. regression: numbers, no classes.
+    multi_label: texts have any number of classes each, none too; so they have of themselves if the data's labels are
+    lists (JSONL, Parquet) or `separator`, which stands between the labels of a cell, is given. Such a model is trained by
+    binary cross-entropy, answers with all classes above one half, and is scored by micro_f1, macro_f1 and accuracy (all
+    classes of a text are right).
     metrics: of METRICS; the first one says which checkpoint is best. positive: the class of the metric f1, as it stands
     in the data; that of id 1 if not given.
     official: what the prediction file is called, without its ending.
@@ -62,6 +70,9 @@ class Classify(Task):
     max_length: int = 128
     held_out: float = 0.1
     rows: int = 0
+    quotes: Quotes = "auto"
+    multi_label: bool = False
+    separator: str = ""
 
     known_metrics = tuple(METRICS)
 
@@ -71,6 +82,14 @@ class Classify(Task):
         for name in ("names", "spelled"):
             if (given := getattr(self, name)) and self.classes and len(given) != len(self.classes):
                 raise ValueError(f"task.{name} has {len(given)} entries, task.classes {len(self.classes)}")
+        for name in ("classes", "names"):
+            given = getattr(self, name)
+            if len(set(given)) < len(given):
+                raise ValueError(f"task.{name} holds {next(one for one in given if given.count(one) > 1)!r} twice")
+            if len(given) == 1 and not self.regression:
+                raise ValueError(f"task.{name} holds one class, {given[0]!r}: two or more are needed to choose from")
+        if self.regression and (self.multi_label or self.separator):
+            raise ValueError("task.regression is for one number a text: leave out task.multi_label and task.separator")
         if not self.evaluation and not 0 < self.held_out < 1:
             raise ValueError(f"task.held_out must lie between 0 and 1, got {self.held_out}")
 
@@ -80,19 +99,95 @@ class Classify(Task):
 
     @property
     def best(self) -> str:
-        return self.metrics[0]
+        return self.measured[0]
+
+    @cached_property
+    def measured(self) -> tuple[str, ...]:
+        """The metrics, the one that checkpoints are compared by first."""
+        if not self.is_multi_label:
+            return self.metrics
+        if unfit := [name for name in self.metrics if name not in MULTI_LABEL]:
+            raise ValueError(f"task.metrics holds {unfit[0]!r}, which texts with several labels do not have; known: "
+                             f"{', '.join(MULTI_LABEL)}")
+        return tuple(sorted(MULTI_LABEL, key=lambda name: name != "macro_f1")) if self.metrics[0] == "macro_f1" else MULTI_LABEL
 
     @property
     def problem_type(self) -> str | None:
-        return "regression" if self.regression else None
+        return "regression" if self.regression else "multi_label_classification" if self.is_multi_label else None
+
+    @cached_property
+    def is_multi_label(self) -> bool:
+        """Whether a text has any number of classes."""
+        if self.multi_label or self.separator or self.regression:
+            return not self.regression
+        for address in (self.data, self.evaluation, self.test):
+            if address.partition(":")[0] in ("jsonl", "parquet"):       # whose values have types
+                with contextlib.suppress(FileNotFoundError):
+                    return isinstance(open_source(address).first().get(self.label), list)
+        return False
 
     @cached_property
     def values(self) -> tuple[str, ...]:
         """The labels as they stand in the data, by id."""
-        return self.classes or tuple(sorted({str(value) for value in self.source(TRAIN).column(self.label)}))
+        return self.classes or self.classes_of(self.source(TRAIN))
+
+    def classes_of(self, rows: Source) -> tuple[str, ...]:
+        """The classes of labelled rows, sorted; where `names` says what numbers are called, in the order of the numbers.
+
+        Raises ValueError, naming the row, for an empty label, and for rows that have one class alone.
+        """
+        places: dict[str, str] = {}
+        is_bool, rows_seen = None, rows.column(self.label)
+        for i, value in enumerate(rows_seen):
+            place = f"{rows.address}: row {i}"
+            for one in self.several(value, place) if self.is_multi_label else [value]:
+                places.setdefault(class_name(one, place), place)
+                if is_bool not in (None, isinstance(one, bool)):
+                    raise ValueError(f"{place} has the label {one!r}, but others are {'true and false' if is_bool else 'not'}: "
+                                     "write all in one way")
+                is_bool = isinstance(one, bool)
+        check_classes(places)
+        if self.names:
+            numbers = tuple(str(i) for i in range(len(self.names)))
+            if set(places) <= set(numbers):
+                return numbers
+            if set(places) <= set(self.names):
+                return self.names
+            if len(places) != len(self.names):
+                raise ValueError(f"{rows.address} has {len(places)} classes, {', '.join(sorted(places)):.200}, but task.names "
+                                 f"has {len(self.names)} entries; task.classes says which is which")
+        if len(places) < 2:
+            raise ValueError(f"{rows.address}: all {len(rows_seen)} rows have the label {min(places, default='')!r}: two classes "
+                             f"or more are needed to choose from; is {self.label!r} the right field?")
+        return tuple(sorted(places))
+
+    def several(self, value, place: str) -> list:
+        """The labels of one text. Raises ValueError, naming the place, for what is no list of them."""
+        if isinstance(value, np.ndarray):
+            value = value.tolist()
+        if isinstance(value, str) and self.separator:
+            value = value.split(self.separator) if value.strip() else []
+        if not isinstance(value, list):
+            raise ValueError(f"{place} has the label {value!r:.60}, but texts have several each: expected a list"
+                             + (f", or text with {self.separator!r} between" if self.separator else "; in a table "
+                                "task.separator says what stands between them"))
+        names = [class_name(one, place, self.classes) for one in value]
+        if twice := next((name for name in names if names.count(name) > 1), ""):
+            raise ValueError(f"{place} has the label {twice!r} twice: are these zeros and ones, a place a class? Write the "
+                             "names of those that are one")
+        return value
 
     def labels(self) -> tuple[str, ...]:
         return self.names or (("score",) if self.regression else self.values)
+
+    def answered_by(self, labels: tuple[str, ...]) -> "Classify":
+        if self.classes or self.regression:
+            return self
+        with contextlib.suppress(FileNotFoundError):
+            if self.data and self.source(TRAIN).files:
+                return self
+        numbers = tuple(str(i) for i in range(len(self.names)))
+        return dataclasses.replace(self, classes=numbers or labels, names=self.names or labels, multi_label=self.is_multi_label)
 
     def fitted(self, labels: tuple[str, ...], pooling: str | None = None) -> "Classify":
         """With the ids of a model that knows the same classes, in an order and a spelling (capitals) of its own."""
@@ -118,7 +213,7 @@ class Classify(Task):
                              "such as tsv:FILE")
         header = self.test_header if split == TEST else self.header
         return open_source(known[split], header=header, columns=None if header else self.columns or None,
-                           skip_bad_rows=self.skip_bad_rows, encoding=self.encoding)
+                           skip_bad_rows=self.skip_bad_rows, encoding=self.encoding, quotes=self.quotes)
 
     def flat(self, row: Mapping, where: str) -> Iterator[dict]:
         """The examples that a row of the source holds: itself, for the plain tasks."""
@@ -147,8 +242,11 @@ class Classify(Task):
             for name in (self.text, self.pair, self.label if split != TEST else ""):
                 if name and example.get(name) is None:
                     known = ", ".join(key for key in example if key != "row")
-                    raise ValueError(f"{rows.address}: row {example['row']} has no field {name!r}; it has: {known}"
+                    fault = f"has null as {name!r}" if name in example else f"has no field {name!r}; it has: {known}"
+                    raise ValueError(f"{rows.address}: row {example['row']} {fault}"
                                      + ("; rows without labels are the split test" if name == self.label else ""))
+                if name and name != self.label and not isinstance(example[name], str):
+                    raise ValueError(f"{rows.address}: row {example['row']} has {example[name]!r:.60} as {name!r}, expected text")
         return examples
 
     def texts(self) -> Iterator[str]:
@@ -161,11 +259,16 @@ class Classify(Task):
         Raises ValueError for a label outside the classes, naming the row.
         """
         said = [example.get(self.label) for example in examples]
-        if split == TEST and all(label is None or (str(label) in ("-1", "-1.0") and "-1" not in self.values_or(()))
-                                 for label in said):
+        if split == TEST and not any(map(self.is_label, said)):
             return None
         where = self.source(split).address
         return np.array([self.number(label, where, example["row"]) for label, example in zip(said, examples, strict=True)])
+
+    def is_label(self, value) -> bool:
+        """Whether a test set's cell says something: it is neither empty nor TFDS's -1."""
+        if isinstance(value, list | np.ndarray):
+            return True
+        return value not in (None, "") and (str(value) not in ("-1", "-1.0") or "-1" in self.values_or(()))
 
     def values_or(self, otherwise: tuple[str, ...]) -> tuple[str, ...]:
         return otherwise if self.regression else self.values
@@ -173,8 +276,15 @@ class Classify(Task):
     def examples(self, split: str, tokenizer, cache: Path | None = None, batch_size: int = 1) -> "Rows":
         """Raises ValueError for a missing field or a label outside the classes, naming the row."""
         picked = self.picked(split)
+        labels = self.gold(picked, split)
+        if split == TRAIN and self.regression and len(labels) > 1 and np.ptp(labels) == 0:
+            raise ValueError(f"{self.data}: all {len(labels)} rows have the number {labels[0]:g}: there is nothing to learn; is "
+                             f"{self.label!r} the right field?")
+        if labels is not None and labels.ndim == 2 and (bare := int((labels.sum(1) == 0).sum())):
+            print(f"{self.source(split).address}: {bare} of {len(labels)} texts of {split} have no label: they count as of no "
+                  "class", file=sys.stderr)
         return Rows(picked, [row[self.text] for row in picked], [row[self.pair] for row in picked] if self.pair else None,
-                    self.gold(picked, split), tokenizer, self.max_length)
+                    labels, tokenizer, self.max_length)
 
     def packed(self, examples: "Rows") -> Packed | None:
         if not self.pack:
@@ -183,46 +293,64 @@ class Classify(Task):
                        pad_token_id=examples.tokenizer.pad_token_id)
         return dense if len(dense) * dense.length < 0.75 * len(examples) * examples.length else None
 
-    def number(self, value, where: str, row: int) -> int | float:
-        """The id of a label, or the number to regress to."""
+    def number(self, value, where: str, row: int) -> int | float | np.ndarray:
+        """The id of a label, the number to regress to, or 1 for each class that the text has, float32 [classes]."""
+        place = f"{where}: row {row}"
         if self.regression:
-            try:
-                return float(value)
-            except (TypeError, ValueError):
-                raise ValueError(f"{where}: row {row} has the label {value!r}, expected a number") from None
-        if str(value) not in self.values:
-            raise ValueError(f"{where}: row {row} has the label {value!r}; the classes are: {', '.join(self.values)}")
-        return self.values.index(str(value))
+            return real(value, place)
+        if self.is_multi_label:
+            has = np.zeros(len(self.values), np.float32)
+            has[[self.id_of(one, place) for one in self.several(value, place)]] = 1
+            return has
+        if isinstance(value, list | np.ndarray):
+            raise ValueError(f"{place} has the label {value!r:.60}, a list, but others are none: --task.multi-label takes lists")
+        return self.id_of(value, place)
+
+    def id_of(self, value, place: str) -> int:
+        if (name := class_name(value, place, self.values)) not in self.values:
+            raise ValueError(f"{place} has the label {value!r}; the classes are: {', '.join(self.values)}")
+        return self.values.index(name)
 
     def objective(self, network, **companions):
         return classification(network)
 
     def predicted(self, outputs: Mapping[str, np.ndarray]) -> np.ndarray:
-        """The answers, ids or numbers [n]."""
+        """The answers, ids or numbers [n], or of several labels a text 0 and 1 [n, classes]."""
         logits = np.asarray(outputs["logits"], np.float64)
+        if self.is_multi_label:
+            return (logits > 0).astype(np.float32)                  # a probability above one half
         return logits[:, 0] if self.regression else logits.argmax(-1)
 
     def measure(self, labels: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
         """The metrics of answers."""
         one = self.values.index(self.positive) if self.positive else 1
         return {name: METRICS[name](*((labels == one, predicted == one) if name == "f1" else (labels, predicted)))
-                for name in self.metrics}
+                for name in self.measured}
 
     def score(self, examples: "Rows", outputs: Mapping[str, np.ndarray]) -> dict[str, float]:
         return {} if examples.labels is None else self.measure(examples.labels, self.predicted(outputs))
 
     def baseline(self, examples: "Rows") -> dict[str, float]:
-        """Always the most frequent class, or the mean."""
+        """Always the most frequent class, or the mean; of several labels a text the most frequent ones, as many as are
+        best."""
         labels = examples.labels
         if labels is None:
             return {}
+        if self.is_multi_label:
+            rank = np.argsort(np.argsort(-labels.sum(0), kind="stable"))
+            answers = [np.broadcast_to((rank < count).astype(np.float32), labels.shape) for count in range(labels.shape[1] + 1)]
+            return max((self.measure(labels, answer) for answer in answers), key=lambda scores: scores[self.best])
         often = labels.mean() if self.regression else np.bincount(labels).argmax()
         return self.measure(labels, np.full(len(labels), often))
 
     def write(self, examples: "Rows", outputs: Mapping[str, np.ndarray], folder: Path) -> list[Path]:
-        """<official>.tsv as GLUE's leaderboard takes it: a header, then index and prediction."""
+        """<official>.tsv as GLUE's leaderboard takes it: a header, then index and prediction; several labels as a JSON
+        list."""
         spelled = self.spelled or self.labels()
-        lines = [f"{value:.3f}" if self.regression else spelled[int(value)] for value in self.predicted(outputs)]
+        if self.is_multi_label:
+            lines = [json.dumps([spelled[i] for i in np.flatnonzero(row)], ensure_ascii=False) for row in self.predicted(outputs)]
+        else:
+            lines = [f"{value:.3f}" if self.regression else spelled[int(value)] for value in self.predicted(outputs)]
         path = Path(folder) / f"{self.official}.tsv"
         write_file(path, "index\tprediction\n" + "".join(f"{i}\t{line}\n" for i, line in enumerate(lines)))
         return [path]
@@ -236,26 +364,38 @@ class Classify(Task):
 
     def read_predictions(self, path: Path, count: int) -> np.ndarray:
         """The answers of a file as `write` makes it. Raises ValueError, naming the line, for whatever does not fit."""
-        spelled = self.spelled or self.labels()
-        found: dict[int, int | float] = {}
+        found: dict[int, int | float | np.ndarray] = {}
         for number, line in read_lines(str(path)):
             cells = line.split("\t")
-            if number == 1 and not cells[0].isdigit():
+            if number == 1 and not cells[0].isdecimal():
                 continue
-            if len(cells) != 2 or not cells[0].isdigit():
+            if len(cells) != 2 or not cells[0].isdecimal():
                 raise ValueError(f"{path}, line {number}: expected index and prediction with a tab between, got {line[:60]!r}")
             index, said = int(cells[0]), cells[1].strip()
             if index in found or index >= count:
                 raise ValueError(f"{path}, line {number}: index {index} "
                                  + ("comes twice" if index in found else f"is beyond the {count} examples"))
-            try:
-                found[index] = float(said) if self.regression else spelled.index(said)
-            except ValueError:
-                raise ValueError(f"{path}, line {number}: the prediction {said!r} is none of "
-                                 f"{'the numbers' if self.regression else ', '.join(spelled)}") from None
+            found[index] = self.read_prediction(said, f"{path}, line {number}")
         if missing := [i for i in range(count) if i not in found]:
             raise ValueError(f"{path} has no prediction for {len(missing)} of the {count} examples, the first is {missing[0]}")
         return np.array([found[i] for i in range(count)])
+
+    def read_prediction(self, text: str, place: str) -> int | float | np.ndarray:
+        """One answer as `write` spells it. Raises ValueError, naming the place, for another."""
+        if self.regression:
+            return real(text, place, "prediction")
+        spelled = self.spelled or self.labels()
+        try:
+            names = json.loads(text) if self.is_multi_label else [text]
+            ids = [spelled.index(name) for name in names]
+        except (ValueError, TypeError):
+            kind = "no JSON list of" if self.is_multi_label else "none of"
+            raise ValueError(f"{place}: the prediction {text!r} is {kind} {', '.join(spelled)}") from None
+        if not self.is_multi_label:
+            return ids[0]
+        has = np.zeros(len(spelled), np.float32)
+        has[ids] = 1
+        return has
 
 
 class Rows:

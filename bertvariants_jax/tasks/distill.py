@@ -117,6 +117,8 @@ class DistilClassify(Taught, Classify):
     """Classification learned from a fine-tuned teacher and from the labels."""
 
     def objective(self, network, *, teacher, **companions) -> Objective:
+        if self.is_multi_label:
+            raise ValueError("several labels a text cannot be learned from a teacher: its soft targets are of one class")
         known, wanted = teacher.config.id2label, network.config.id2label
         if known != wanted:
             raise ValueError(f"the teacher {self.teacher} knows the classes {', '.join(known)}, the task has "

@@ -83,7 +83,7 @@ def glue(task: str = "sst2", data: str = "", **options) -> Classify:
         row = row.otherwise
     spelled = row.spelled or row.names
     common = {"names": row.names, "spelled": spelled, "metrics": row.metrics, "official": row.official,
-              "regression": not row.names, **options}
+              "regression": not row.names, "quotes": "raw", **options}
     if not data:
         addresses = [f"tfds:glue/{row.config or task}:{split}" if split else "" for split in row.tfds_splits]
         return Classify(*addresses, text=row.tfds[0], pair=row.tfds[1],

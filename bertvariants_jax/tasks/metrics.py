@@ -18,6 +18,13 @@ def f1(labels: np.ndarray, predictions: np.ndarray) -> float:
     return float(f1_score(labels, predictions, zero_division=0))
 
 
+def micro_f1(labels: np.ndarray, predictions: np.ndarray) -> float:
+    """F1 of all decisions together; 0 where there is no true positive."""
+    from sklearn.metrics import f1_score
+
+    return float(f1_score(labels, predictions, average="micro", zero_division=0))
+
+
 def macro_f1(labels: np.ndarray, predictions: np.ndarray) -> float:
     """Mean of the F1 of each class; 0 for one without a true positive."""
     from sklearn.metrics import f1_score
@@ -50,4 +57,5 @@ def spearman(labels: np.ndarray, predictions: np.ndarray) -> float:
 
 
 METRICS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
-    "accuracy": accuracy, "f1": f1, "macro_f1": macro_f1, "matthews": matthews, "pearson": pearson, "spearman": spearman}
+    "accuracy": accuracy, "f1": f1, "micro_f1": micro_f1, "macro_f1": macro_f1, "matthews": matthews, "pearson": pearson, "spearman": spearman}
+MULTI_LABEL = ("micro_f1", "macro_f1", "accuracy")     # those that take labels [n, classes]; accuracy is of whole rows

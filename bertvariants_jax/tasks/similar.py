@@ -12,6 +12,7 @@ from bertvariants_jax.data.batch import pad
 from bertvariants_jax.objectives.embeddings import contrastive, similarity
 from bertvariants_jax.tasks.classify import Classify
 from bertvariants_jax.tasks.glue import glue
+from bertvariants_jax.tasks.labels import real
 from bertvariants_jax.tasks.task import TRAIN
 
 
@@ -51,6 +52,13 @@ class Similar(Classify):
             kept = np.flatnonzero(labels >= self.least)
             picked, labels = [picked[i] for i in kept], labels[kept]
         return Pairs([(row[self.text], row[self.pair]) for row in picked], labels, tokenizer, self.max_length, self.most)
+
+    def number(self, value, where: str, row: int) -> float:
+        label = real(value, f"{where}: row {row}")
+        if abs(label) > self.most:
+            raise ValueError(f"{where}: row {row} has the label {value!r}, beyond {self.most:g}, which is a cosine of 1: "
+                             "task.most is the largest label")
+        return label
 
     def packed(self, examples: "Pairs") -> None:
         return None

@@ -31,6 +31,7 @@ class SuperGlue(Classify):
     name: str = "boolq"
 
     known_metrics = (*METRICS, "f1a", "em")
+    is_multi_label = False
 
     def flat(self, row: Mapping, where: str) -> Iterator[dict]:
         try:

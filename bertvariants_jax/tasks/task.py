@@ -39,6 +39,11 @@ class Task:
         """The task as a model wants it that knows `labels` (its id2label) and pools its hidden states so, if it says."""
         return self
 
+    def answered_by(self, labels: tuple[str, ...]) -> "Task":
+        """The task for a model that knows `labels` to answer: its classes are taken where only training data, which is
+        not there, would tell them."""
+        return self
+
     def texts(self) -> Iterable[str]:
         """Training text, for a tokenizer to be trained on."""
         raise NotImplementedError

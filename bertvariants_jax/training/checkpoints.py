@@ -18,7 +18,6 @@ from bertvariants_jax.files import write_file
 # fields of a run's config that may differ when it is resumed: they change how it runs, not what it computes
 FREE = ("mesh", "parallel", "accumulate", "log_every", "eval_every", "save_every", "keep_last", "workers")
 
-
 # fields of a task that say where its data lies
 ADDRESSES = ("data", "evaluation", "test", "dialogues")
 

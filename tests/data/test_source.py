@@ -397,6 +397,55 @@ def test_bad_rows_are_counted(tmp_path):
     assert [r["a"] for r in rows] == ["1", "7"] and rows.skipped == 2
 
 
+SPREADSHEET = 'text\tlabel\n"a ""good"" movie, really"\tpos\n"bad"\tneg\nplain "in" it\tpos\n'
+
+
+@pytest.mark.parametrize("change", [
+    lambda text: text.encode(),
+    lambda text: text.encode("utf-8-sig"),
+    lambda text: text.replace("\n", "\r\n").encode(),
+    lambda text: gzip.compress(text.encode()),
+    lambda text: text.replace("text\tlabel", '"text"\t"label"').encode(),
+], ids=["plain", "bom", "crlf", "gz", "quoted header"])
+def test_a_tsv_of_a_spreadsheet_is_read_with_its_quotes(tmp_path, change, recwarn):
+    (tmp_path / "a.tsv").write_bytes(change(SPREADSHEET))
+    rows = open_source(f"tsv:{tmp_path / 'a.tsv'}")
+    assert list(rows) == [{"text": 'a "good" movie, really', "label": "pos"}, {"text": "bad", "label": "neg"},
+                          {"text": 'plain "in" it', "label": "pos"}]
+    raw = open_source(f"tsv:{tmp_path / 'a.tsv'}", quotes="raw")
+    assert [row[raw.fields[0]] for row in raw][:2] == ['"a ""good"" movie, really"', '"bad"']
+    assert rows.fingerprint != raw.fingerprint and not [w for w in recwarn if w.category is UserWarning]
+
+
+def test_quotes_over_tabs_and_lines_pair_where_the_file_is_no_table_without_them(tmp_path):
+    (tmp_path / "a.tsv").write_text('text\tlabel\n"two\nlines"\tpos\n"a\ttab"\tneg\n')
+    assert [row["text"] for row in open_source(f"tsv:{tmp_path / 'a.tsv'}")] == ["two\nlines", "a\ttab"]
+
+
+@pytest.mark.parametrize("lines", [
+    ['"Hello there\tpos', "and\tneg"],                       # never closed
+    ['"Yes," he said, "no"\tpos', '"fine"\tneg'],            # more behind a closing quote
+    ['"Hello\tpos', 'bye"\tneg', "so\tpos"],                 # two that stand alone, and happen to make a pair
+])
+def test_a_tsv_whose_quotes_do_not_pair_is_read_as_it_stands_and_said(tmp_path, lines):
+    (tmp_path / "a.tsv").write_text("text\tlabel\n" + "\n".join(lines) + "\n")
+    with pytest.warns(UserWarning, match=r"a.tsv: fields begin with a quote \(line 2\), .*read as it stands") as said:
+        rows = list(open_source(f"tsv:{tmp_path / 'a.tsv'}"))
+    assert [f"{row['text']}\t{row['label']}" for row in rows] == lines and len(said) == 1
+    forced = open_source(f"tsv:{tmp_path / 'a.tsv'}", quotes="quoted")
+    if "bye" in lines[1]:
+        assert [row["text"] for row in forced] == ["Hello\tpos\nbye", "so"]
+    else:
+        with pytest.raises(ValueError, match=r"a.tsv, line \d: not TSV with quotes"):
+            len(forced)
+
+
+def test_null_texts_are_counted(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"text": "one here."}\n{"text": null}\n{"text": "two there."}\n{"text": null}\n')
+    with pytest.warns(UserWarning, match="2 rows whose text is null are left out, the first is row 1"):
+        assert len(list(open_source(f"jsonl:{tmp_path / 'a.jsonl'}").documents())) == 2
+
+
 # ---- TFDS and docs
 
 

@@ -1,0 +1,215 @@
+"""Labels: what is none is refused by its row; several labels a text are trained, scored, saved and read back as such."""
+
+import json
+from dataclasses import replace
+
+import jax
+import numpy as np
+import pytest
+from sklearn.metrics import f1_score
+
+import bertvariants_jax as bv
+from bertvariants_jax.data.pack import Packed
+from bertvariants_jax.models import VARIANTS
+from bertvariants_jax.objectives.finetune import classification
+from bertvariants_jax.recipe import Model, Optim, Recipe, Settings, evaluate, evaluation_data, model, run, task_of_run
+from bertvariants_jax.tasks.classify import Classify
+from bertvariants_jax.tasks.glue import glue
+from bertvariants_jax.tasks.similar import Similar
+from bertvariants_jax.text import train
+
+WORDS = "good bad film very it was not a the number and long".split()
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return train([" ".join(WORDS)] * 9, "wordpiece", 60)
+
+
+def jsonl(path, labels, **more):
+    path.write_text("".join(json.dumps({"text": f"film {i}", "label": label, **more}) + "\n" for i, label in enumerate(labels)))
+    return f"jsonl:{path}"
+
+
+def tsv(path, labels):
+    path.write_text("text\tlabel\n" + "".join(f"film {i}\t{label}\n" for i, label in enumerate(labels)))
+    return f"tsv:{path}"
+
+
+def labels_of(address, split="validation", **options):
+    task = Classify(address, address, **options)
+    return task.labels(), task.gold(task.picked(split), split).tolist()
+
+
+@pytest.mark.parametrize("write,labels,options,message", [
+    (tsv, ["pos", "", "neg"], {}, r"a: row 1 has an empty label"),
+    (tsv, ["pos", "  ", "neg"], {}, r"a: row 1 has an empty label"),
+    (tsv, ["pos", "pos"], {}, r"a: all 2 rows have the label 'pos': two classes or more"),
+    (tsv, ["1", "0", "nan"], {}, r"a: row 2 has the label 'nan', which stands for no value"),
+    (tsv, ["1", "-inf", "0"], {}, r"a: row 1 has the label '-inf'"),
+    (tsv, ["1", "1.0", "0"], {}, r"a: row 1 has the label '1.0', but .*row 0 has '1': is it one class"),
+    (tsv, ["['a', 'b']", "['a']"], {}, r"a: row 0 has the label .* looks like a list: .*task.separator"),
+    (tsv, ["0", "1", "2"], {"names": ("no", "yes")}, r"a has 3 classes, 0, 1, 2, but task.names has 2 entries"),
+    (tsv, ["3.5", "nan"], {"regression": True}, r"a: row 1 has the label 'nan', expected a number"),
+    (tsv, ["3.5", "Infinity"], {"regression": True}, r"a: row 1 has the label 'Infinity', expected a number"),
+    (tsv, ["3.5", ""], {"regression": True}, r"a: row 1 has the label '', expected a number"),
+    (jsonl, [1, float("nan"), 0], {}, r"a: row 1 has the label nan"),
+    (jsonl, [1, None, 0], {}, r"a: row 1 has the label None|row 1 has null as 'label'"),
+    (jsonl, [1.0, 0.5], {}, r"a: row 1 has the label 0.5, a fraction: --task.regression"),
+    (jsonl, [True, 1, False], {}, r"a: row 1 has the label 1, but others are true and false"),
+    (jsonl, [2.5, float("inf")], {"regression": True}, r"a: row 1 has the label inf, expected a number"),
+    (jsonl, [2.5, True], {"regression": True}, r"a: row 1 has the label True, expected a number"),
+    (jsonl, [["a"], "b"], {}, r"a: row 1 has the label 'b', but texts have several each"),
+    (jsonl, ["b", ["a"]], {}, r"a: row 1 has the label \['a'\], expected text"),
+    (jsonl, [["a"], ["b", None]], {}, r"a: row 1 has the label None, expected text"),
+    (jsonl, [["a"], ["b", ""]], {}, r"a: row 1 has an empty label"),
+    (jsonl, [[1, 0, 0], [0, 1, 0]], {}, r"a: row 0 has the label '0' twice: are these zeros and ones"),
+    (jsonl, [["a"], ["a"]], {}, r"a: all 2 rows have the label 'a'"),
+    (jsonl, [["a"], ["c"]], {"classes": ("a", "b")}, r"a: row 1 has the label 'c'; the classes are: a, b"),
+    (jsonl, [[0], [2]], {"names": ("no", "yes"), "classes": ("0", "1")}, r"a: row 1 has the label 2; the classes are: 0, 1"),
+    (tsv, ["a,b", "a,,b"], {"separator": ","}, r"a: row 1 has an empty label"),
+])
+def test_what_is_no_label_is_refused_by_its_row(tmp_path, write, labels, options, message):
+    with pytest.raises(ValueError, match=message):
+        labels_of(write(tmp_path / "a", labels), **options)
+
+
+def test_other_rows_that_are_refused(tmp_path, tokenizer):
+    with pytest.raises(ValueError, match=r"b: row 1 has the label 'sideways'; the classes are: down, up"):
+        Classify(tsv(tmp_path / "a", ["up", "down"]), tsv(tmp_path / "b", ["up", "sideways"])).examples("validation", tokenizer)
+    with pytest.raises(ValueError, match=r"a: all 3 rows have the number 2: there is nothing to learn"):
+        Classify(tsv(tmp_path / "a", [2, 2, 2]), tsv(tmp_path / "b", [1, 2]), regression=True).examples("train", tokenizer)
+    with pytest.raises(ValueError, match=r"a: row 0 has the label '5.2', beyond 5"):
+        Similar(tsv(tmp_path / "a", ["5.2", "1"]), tsv(tmp_path / "b", ["1"]), pair="text").examples("train", tokenizer)
+    for text, message in ((None, "row 0 has null as 'text'"), (7, "row 0 has 7 as 'text', expected text")):
+        (tmp_path / "c").write_text(json.dumps({"text": text, "label": "x"}) + "\n")
+        with pytest.raises(ValueError, match=message):
+            Classify(f"jsonl:{tmp_path / 'c'}", f"jsonl:{tmp_path / 'c'}").picked("train")
+    for options, message in (({"classes": ("a",)}, "task.classes holds one class, 'a'"),
+                             ({"names": ("a", "b", "a")}, "task.names holds 'a' twice"),
+                             ({"regression": True, "separator": ","}, "task.regression is for one number a text"),
+                             ({"separator": ",", "metrics": ("matthews",), "classes": ("a", "b")}, "holds 'matthews', which")):
+        with pytest.raises(ValueError, match=message):
+            assert Classify(**options).best
+    assert Classify(separator=",", classes=("a", "b")).best == "micro_f1"
+
+
+def test_labels_that_are_one_class_however_they_are_written(tmp_path):
+    assert labels_of(jsonl(tmp_path / "a", [1, 1.0, "1", " 1", 0])) == (("0", "1"), [1, 1, 1, 1, 0])
+    assert labels_of(tsv(tmp_path / "a", ["pos ", "pos", "neg"])) == (("neg", "pos"), [1, 1, 0])
+    assert labels_of(jsonl(tmp_path / "a", [True, False])) == (("False", "True"), [1, 0])
+    assert labels_of(tsv(tmp_path / "a", ["nan", "yue"]), classes=("yue", "nan")) == (("yue", "nan"), [1, 0])
+    numbers = [str(i) for i in range(12)]                                     # "10" comes after "9", as its name does
+    assert labels_of(tsv(tmp_path / "a", numbers), names=tuple("abcdefghijkl")) == (tuple("abcdefghijkl"), list(range(12)))
+    assert labels_of(tsv(tmp_path / "a", ["1", "0"]), names=("x", "y", "z")) == (("x", "y", "z"), [1, 0])
+
+
+def test_several_labels_however_they_are_written(tmp_path, capsys):
+    want = (("a", "b", "c"), [[1, 0, 1], [0, 0, 0], [0, 1, 0]])
+    assert labels_of(jsonl(tmp_path / "x", [["c", "a"], [], ["b"]])) == want
+    assert labels_of(tsv(tmp_path / "x", ["c; a", "", "b"]), separator=";") == want
+    assert labels_of(jsonl(tmp_path / "x", [[2, 0], [], [1.0]]), names=("a", "b", "c")) == want
+    pq = pytest.importorskip("pyarrow.parquet", reason="needs pyarrow")
+    import pyarrow as pa
+
+    pq.write_table(pa.table({"text": ["x"] * 3, "label": [["c", "a"], [], ["b"]]}), tmp_path / "x.parquet")
+    assert labels_of(f"parquet:{tmp_path / 'x.parquet'}") == want
+
+
+def test_scores_of_several_labels_are_scikit_learns(tmp_path, tokenizer):
+    draw = np.random.default_rng(0)
+    gold = draw.random((40, 3)) < (0.6, 0.3, 0.1)
+    address = jsonl(tmp_path / "x", [[name for name, has in zip("abc", row, strict=True) if has] for row in gold])
+    task = Classify(address, address, pack=False)
+    examples = task.examples("validation", tokenizer)
+    logits = draw.normal(size=(40, 3))
+    scores = task.score(examples, {"logits": logits})
+    assert scores == {"micro_f1": pytest.approx(f1_score(gold, logits > 0, average="micro")),
+                      "macro_f1": pytest.approx(f1_score(gold, logits > 0, average="macro", zero_division=0)),
+                      "accuracy": pytest.approx(np.mean((gold == (logits > 0)).all(1)))}
+    one = Classify(address, address, classes=("a", "b", "c")).measure(np.array([[1., 1, 0], [0, 1, 0]]), np.array([[1., 0, 0], [1, 1, 0]]))
+    assert one == {"micro_f1": pytest.approx(2 / 3), "macro_f1": pytest.approx((2 / 3 + 2 / 3 + 0) / 3), "accuracy": 0}
+    often = 2 * gold[:, 0].sum() / (40 + gold.sum())                          # "a" alone for each text, by hand
+    assert task.baseline(examples)["micro_f1"] >= often - 1e-12
+    # what is written is read back to the digit, and the gold labels score 1
+    (path,) = task.write(examples, {"logits": logits}, tmp_path)
+    assert task.score_file(path, "validation") == scores
+    (path,) = task.write(examples, {"logits": np.where(gold, 1, -1)}, tmp_path)
+    assert set(task.score_file(path, "validation").values()) == {1.0}
+    path.write_text(path.read_text().replace("0\t[", "0\t(", 1))
+    with pytest.raises(ValueError, match=r"line 2: the prediction '\(.*' is no JSON list of a, b, c"):
+        task.score_file(path, "validation")
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory, tokenizer):
+    """A file of texts with the labels good and bad, as their words say; its tokenizer, and a run over it."""
+    draw, folder = np.random.default_rng(0), tmp_path_factory.mktemp("many")
+    texts = [" ".join(draw.choice(WORDS, draw.integers(1, 12))) for _ in range(160)]
+    (folder / "rows.jsonl").write_text("".join(
+        json.dumps({"text": text, "label": [name for name in ("good", "bad") if name in text.split()]}) + "\n" for text in texts))
+    tokenizer.save(folder / "tokenizer")
+    recipe = Recipe(Classify(f"jsonl:{folder / 'rows.jsonl'}", max_length=16, held_out=0.3),
+                    model("bert", str(folder / "tokenizer"), hidden_size=32, num_hidden_layers=1, num_attention_heads=2,
+                          intermediate_size=32, max_position_embeddings=64),
+                    Optim("adamw", rate=1e-2), Settings(steps=60, batch_size=32, log_every=30, eval_every=60, save_every=60))
+    return folder, recipe, run(recipe, folder / "run")
+
+
+def test_a_run_with_several_labels(many, capsys):
+    folder, _, outcome = many
+    kept = json.loads((folder / "run" / "scores.json").read_text())
+    assert kept["metrics"]["micro_f1"] == outcome.metrics["best/micro_f1"] > kept["baseline"]["micro_f1"] > 0.3, kept
+    said = json.loads((folder / "run" / "model" / "config.json").read_text())
+    assert said["problem_type"] == "multi_label_classification" and said["id2label"] == {"0": "bad", "1": "good"}
+    scores = evaluate(folder / "run" / "model", task_of_run(folder / "run"))
+    assert scores["micro_f1"] == pytest.approx(outcome.metrics["best/micro_f1"])
+    found = bv.pipeline("text-classification", str(folder / "run" / "model"), top_k=None)("good film bad")
+    logits = bv.load(folder / "run" / "model").logits("classify", **bv.load(folder / "run" / "model").tokenizer(["good film bad"]))[0]
+    assert {row["label"]: pytest.approx(row["score"], abs=1e-6) for row in found} == dict(
+        zip(("bad", "good"), (1 / (1 + np.exp(-np.asarray(logits, np.float64)))).tolist(), strict=True))
+    with pytest.raises(ValueError, match=r"gives a text any number of classes .* the data gives it one"):
+        evaluate(folder / "run" / "model", Classify(tsv(folder / "one.tsv", ["good", "bad"] * 20), tsv(folder / "dev.tsv", ["good"])))
+
+
+def test_the_loss_by_hand_and_packed(tmp_path, tokenizer):
+    draw = np.random.default_rng(1)
+    names = tuple(f"c{i:02}" for i in range(16))                # as many classes as a row has tokens
+    rows = [[name for name in names if draw.random() < 0.4] for _ in range(12)]
+    address = jsonl(tmp_path / "x", rows)
+    variant = VARIANTS["bert"]
+    network = variant.network(replace(variant.dummy, vocab_size=tokenizer.vocab_size, id2label=names,
+                                      problem_type="multi_label_classification"), ("classify",))
+    params, task = network.init(jax.random.key(0)), Classify(address, address, classes=names, max_length=32)
+    results = []
+    for pack in (False, True):
+        examples, data = evaluation_data(replace(task, pack=pack), "validation", network, tokenizer, 12, 0)
+        assert isinstance(data.maker.examples, Packed) == pack
+        objective, batch = classification(network), data.batch(0)
+        loss = jax.jit(lambda p, b, o=objective: o.loss(p, b, None, None))
+        out = loss(params, batch)
+        results.append([float(a / b) for a, b in ((out.sums["classify"], objective.weights(batch)["classify"]), *out.metrics.values())])
+        if not pack:
+            logits = np.asarray(jax.jit(objective.predict)(params, batch)["logits"], np.float64)
+            halves = [loss(params, {key: value[half] for key, value in batch.items()}) for half in (slice(6), slice(6, 12))]
+            assert sum(half.sums["classify"] for half in halves) == pytest.approx(float(out.sums["classify"]), rel=1e-5)
+            want = np.mean(np.log1p(np.exp(logits)) - logits * examples.labels)
+    assert examples.length == 16
+    assert results[0][0] == pytest.approx(want, rel=1e-5) and results[1] == pytest.approx(results[0], rel=1e-5)
+
+
+def test_a_teacher_of_several_labels_is_refused(many):
+    from bertvariants_jax.tasks.distill import distilled
+
+    folder, recipe, _ = many
+    taught = replace(recipe, task=distilled(recipe.task, str(folder / "run" / "model")), model=Model(start=str(folder / "run" / "model")))
+    with pytest.raises(ValueError, match="several labels a text cannot be learned from a teacher"):
+        run(taught, folder / "taught")
+
+
+def test_glues_own_files_are_read_as_they_stand(tmp_path):
+    (tmp_path / "dev.tsv").write_text('sentence\tlabel\n"all of it"\t1\n"so"\t0\n')
+    assert [row["sentence"] for row in glue("sst2", str(tmp_path)).picked("validation")] == ['"all of it"', '"so"']
+    own = Classify("", f"tsv:{tmp_path / 'dev.tsv'}", text="sentence")
+    assert [row["sentence"] for row in own.picked("validation")] == ["all of it", "so"]
+    assert [row["sentence"] for row in replace(own, quotes="raw").picked("validation")] == ['"all of it"', '"so"']
