@@ -59,16 +59,18 @@ class Keep:
 class Checkpoints:
     """The checkpoints of one run, RUN/checkpoints/<step>; use as a context manager.
 
+    reading: leave the folder as it is, another run's.
     Raises CheckpointError where the folder cannot be written.
     """
 
-    def __init__(self, folder, keep: Keep = Keep()):
+    def __init__(self, folder, keep: Keep = Keep(), reading: bool = False):
         self.folder, self.keep = pathlib.Path(folder).absolute(), keep
         logging.getLogger("absl").addFilter(not_orbax)
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            if not reading:
+                self.folder.mkdir(parents=True, exist_ok=True)
             self._orbax = ocp.training.Checkpointer(
-                self.folder, preservation_policy=keep, cleanup_tmp_directories=True,
+                self.folder, preservation_policy=keep, cleanup_tmp_directories=not reading,
                 save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1))
         except OSError as error:
             raise CheckpointError(f"cannot write checkpoints to {self.folder}: {reason(error)}") from error
@@ -199,7 +201,8 @@ def compare(folder, theirs: dict[str, Any], ours: dict[str, Any], data_changed: 
     """Raise ValueError where two configs are of different runs, with all fields in which they differ.
 
     What `origin` says of the data is compared unless `data_changed`, and then also the numbers that follow from the data
-    are left out. A config from before there was an `origin` is compared without it, which is said.
+    are left out. A config from before there was an `origin` is compared without it, which is said. A field that a config
+    lacks because it is older than the field stands for nothing: "", 0, false.
     """
     origins = [dict(config.get("origin") or {}) for config in (theirs, ours)]
     if origins[1] and not origins[0] and jax.process_index() == 0:
@@ -212,7 +215,8 @@ def compare(folder, theirs: dict[str, Any], ours: dict[str, Any], data_changed: 
     free = {*FREE, *(("steps", "batch_size", *ADDRESSES) if data_changed else ())}
     differ = [f"{name} is {there.get(name, 'absent')!r} there and {here.get(name, 'absent')!r} here"
               for name in sorted({*there, *here})
-              if there.get(name, ...) != here.get(name, ...) and not set(name.split(".")) & free]
+              if (there[name] != here.get(name, ...) if name in there else bool(here[name]))
+              and not set(name.split(".")) & free]
     if origins[0]:
         there, here = (dict(flat(origin)) for origin in origins)
         differ += [f"{name} is {there[name]!r} there and {here[name]!r} here" for name in there

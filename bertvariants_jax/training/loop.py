@@ -40,6 +40,8 @@ class Settings:
 
     steps, epochs: the run ends after so many updates, or passes over the training data, whichever are fewer; 0 is no
     limit.
+    continue_from: folder of the run of the phase before. Its last checkpoint gives the parameters, the optimizer's moments
+    and the step, so that steps, and the schedule, count on from its own; the data is read from its beginning.
     batch_size: global, of one optimizer step. accumulate: micro-batches it is cut into.
     batch_warmup_from: rows of the first step, from which batches grow in a line, in multiples of it, over the first
     batch_warmup steps (a part of all steps, if below 1); 0 is no such warm-up. Each size is compiled once.
@@ -49,6 +51,7 @@ class Settings:
 
     steps: int = 1000
     epochs: float = 0.0
+    continue_from: str = ""
     batch_size: int = 32
     accumulate: int = 1
     batch_warmup_from: int = 0
@@ -69,6 +72,9 @@ class Settings:
                             ("batch_warmup_from", 0), ("batch_warmup", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"settings.{name} must be at least {least}, got {getattr(self, name)}")
+        if self.continue_from and self.epochs:
+            raise ValueError("settings.continue_from counts on the steps of the phase before: give settings.steps, of all "
+                             "phases together, and epochs 0")
         if self.batch_size % self.data_rows:
             raise ValueError(f"settings.batch_size {self.batch_size} is not a multiple of batch_warmup_from "
                              f"{self.batch_warmup_from}")
@@ -123,6 +129,8 @@ def train(objective: Objective, data: Iterable, settings: Settings, optim: Optim
     config = {**(config or {}), "settings": asdict(settings), "optim": asdict(optim)}
     claim(out, config, data_changed, {**(defaults or {}), "settings": asdict(Settings()), "optim": asdict(Optim())})
     rate, optimizer = schedule(optim, settings.steps), build(optim, settings.steps)
+    if objective.memory is not None and settings.continue_from:
+        raise ValueError("settings.continue_from: an objective with a memory is not handed over to another phase")
     if objective.memory is not None and settings.batch_warmup_from:
         raise ValueError("settings.batch_warmup_from: an objective with a memory needs batches of one size")
     mesh = make_mesh(settings.mesh) if settings.parallel == "mesh" else None
@@ -144,11 +152,12 @@ def train(objective: Objective, data: Iterable, settings: Settings, optim: Optim
 
     with Checkpoints(out / "checkpoints", keep) as checkpoints, stop_signals() as stop:
         stream = iter(data)
-        state, rng, done = begin(program, checkpoints, stream, settings.seed, params, data_changed)
+        state, rng, done = begin(program, checkpoints, stream, settings, params, data_changed)
         with Log(out, settings.steps, done, active=first) as log:
             latest = known_metrics(out, done)
             if done:
-                log.say(f"resumed from step {done}")
+                before = f" of {settings.continue_from}" if checkpoints.latest is None else ""
+                log.say(f"resumed from step {done}{before}")
             run = Run(program_of, checkpoints, log, settings, config, latest, flops_per_step, tokens_per_step)
             stopped_by = run.steps(state, rng, stream, done, evaluate, stop)
         checkpoints.wait()
@@ -167,16 +176,39 @@ def train(objective: Objective, data: Iterable, settings: Settings, optim: Optim
         return Outcome(run.done, latest, stopped_by)
 
 
-def begin(program: step.Program, checkpoints: Checkpoints, stream, seed: int, params, data_changed: bool = False):
-    """(state, the run's key, steps done): from the newest checkpoint, with the data put where it was, or fresh."""
-    first, run = jax.random.split(jax.random.key(seed))
+def begin(program: step.Program, checkpoints: Checkpoints, stream, settings: Settings, params,
+          data_changed: bool = False):
+    """(state, the run's key, steps done): from the newest checkpoint, with the data put where it was, from the phase before,
+    or fresh."""
+    first, run = jax.random.split(jax.random.key(settings.seed))
     rng = jax.jit(lambda key: key, out_shardings=program.abstract["step"].sharding)(run)
+    key = jax.ShapeDtypeStruct(rng.shape, rng.dtype, sharding=rng.sharding)
+    if checkpoints.latest is None and settings.continue_from:
+        state, done = hand_over({**program.abstract, "rng": key}, settings)
+        return state, rng, done
     if checkpoints.latest is None:
         return program.start(first, params), rng, 0
-    key = jax.ShapeDtypeStruct(rng.shape, rng.dtype, sharding=rng.sharding)
     done, state, position = checkpoints.restore({**program.abstract, "rng": key})
     stream.set_state(position, **({"data_changed": True} if data_changed else {}))
     return state, state.pop("rng"), done
+
+
+def hand_over(abstract: dict[str, Any], settings: Settings) -> tuple[dict[str, Any], int]:
+    """(state, steps done) at the end of the run of the phase before.
+
+    Raises ValueError where there is no such run or where it has taken as many steps as all phases together.
+    """
+    run = pathlib.Path(settings.continue_from)
+    if not (run / "checkpoints").is_dir():
+        raise ValueError(f"settings.continue_from: {run} is no training run, it has no checkpoints. Without --continue-from "
+                         "the weights of --model.start are trained with new moments, from step 0")
+    with Checkpoints(run / "checkpoints", reading=True) as earlier:
+        done, state, _ = earlier.restore(abstract)
+    if done >= settings.steps:
+        raise ValueError(f"settings.continue_from: {run} has taken {done} steps, so that none is left of settings.steps "
+                         f"{settings.steps}, which counts the steps of all phases")
+    del state["rng"]
+    return state, done
 
 
 def known_metrics(out: pathlib.Path, done: int) -> dict[str, float]:

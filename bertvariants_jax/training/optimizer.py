@@ -28,6 +28,8 @@ class Optim:
     name: bert_adam (no bias correction), adamw, decoupled_adamw (its decay does not shrink with the peak), lamb,
         stable_adamw.
     rate: peak learning rate. schedule: see `schedule`.
+    schedule_steps: updates that the schedule spans, 0 is all that the run's steps count; more where the run is the first of
+    several phases of one schedule.
     warmup: steps if >= 1, else a fraction of all steps. cooldown: the same, for the end of "wsd".
     end: final learning rate as a part of the peak.
     weight_decay: times the learning rate, or for decoupled_adamw and stable_adamw times its part of the peak.
@@ -41,6 +43,7 @@ class Optim:
     name: Literal["bert_adam", "adamw", "decoupled_adamw", "lamb", "stable_adamw"] = "bert_adam"
     rate: float = 1e-4
     schedule: Literal["bert", "shifted", "electra", "xlnet", "cosine", "wsd", "noam", "constant"] = "bert"
+    schedule_steps: int = 0
     warmup: float = 0.01
     cooldown: float = 0.1
     end: float = 0.0
@@ -55,7 +58,7 @@ class Optim:
     layer_decay_by: Literal["rate", "gradient"] = "rate"
 
     def __post_init__(self):
-        for field in ("rate", "warmup", "cooldown", "weight_decay", "clip"):
+        for field in ("rate", "schedule_steps", "warmup", "cooldown", "weight_decay", "clip"):
             if not getattr(self, field) >= 0:
                 raise ValueError(f"optim.{field} must not be negative, got {getattr(self, field)}")
         if not 0 < self.layer_decay <= 1:
@@ -79,6 +82,9 @@ def schedule(optim: Optim, steps: int) -> Callable[[Any], jax.Array]:
       noam      sqrt(W/t), without end (arXiv:1706.03762)
       constant  1
     """
+    if 0 < optim.schedule_steps < steps:
+        raise ValueError(f"optim.schedule_steps {optim.schedule_steps} ends before the last of {steps} steps")
+    steps = optim.schedule_steps or steps
     warmup = steps_of(optim.warmup, steps)
     cooldown = max(min(steps_of(optim.cooldown, steps), steps - warmup), 1)
 
