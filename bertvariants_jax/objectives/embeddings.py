@@ -57,22 +57,38 @@ def contrastive(network, pooling: str = "mean", temperature: float = 0.05) -> Ob
     """Cross-entropy of each pair's second text among the second texts of the batch, by cosine / temperature
     (arXiv:1705.00652, 1908.10084). predict gives "similarity" float32 [B].
 
-    The other texts are those of the micro-batch, on all devices (under pmap: of one device).
+    The other texts are those of the whole batch, whatever devices and micro-batches share it. A pair that repeats one
+    of a row's texts (see `repeated`) is no wrong answer for it and takes no part.
     """
     vectors = pairs(network, pooling)
 
     def weights(batch):
         return {"contrastive": jnp.sum(example_weights(batch, "input_ids"))}
 
-    def loss(params, batch, rng, memory=None):
-        one, two = vectors(params, batch, rng)
-        counted = example_weights(batch, "input_ids")
-        scores = jnp.where(counted[None] > 0, one @ two.T / temperature, jnp.finfo(jnp.float32).min)     # B B
-        gold = jnp.arange(len(one))
+    def compare(embedded, batch):
+        (one, two), counted, gold = embedded, example_weights(batch, "input_ids"), jnp.arange(len(embedded[0]))
+        wrong = (counted[None] > 0) & ~repeated(batch)
+        scores = jnp.where(wrong | (gold[:, None] == gold), one @ two.T / temperature, jnp.finfo(jnp.float32).min)     # B B
         return Loss({"contrastive": weighted(cross_entropy(scores, gold), counted)},
                     {"contrastive/accuracy": accuracy(scores, gold, counted)})
 
-    return Objective(network.init, weights, loss, predictor(vectors), {"contrastive": 1.0})
+    def loss(params, batch, rng, memory=None):
+        return compare(vectors(params, batch, rng), batch)
+
+    return Objective(network.init, weights, loss, predictor(vectors), {"contrastive": 1.0},
+                     embed=vectors, compare=compare)
+
+
+def repeated(batch) -> jax.Array:
+    """bool [B, B]: whether pair j, of input_ids [B, 2, L], has the first text of pair i, or as its second text one of
+    the two of pair i. Texts are equal by their ids, as the network reads them."""
+    ids = jnp.where(batch["attention_mask"] > 0, batch["input_ids"], -1)
+
+    def equal(a, b):
+        return jnp.all(a[:, None] == b[None], axis=-1)                                       # B B
+
+    first, second = ids[:, 0], ids[:, 1]
+    return equal(first, first) | equal(second, second) | equal(first, second)
 
 
 def predictor(vectors):

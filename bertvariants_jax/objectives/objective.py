@@ -55,6 +55,9 @@ class Objective:
     memory(batch_size) -> pytree with leading axis B, carried from step to step (XLNet), or None.
     phases: the updates of a step, in order (DeBERTa-v3's generator, then its discriminator); () is one update of
       everything by `loss`, which says the whole loss either way.
+    embed(params, batch, rng) -> pytree with leading axis B, and compare(embedded, batch) -> Loss: the two halves of a
+      loss that compares the rows of a batch with each other (contrastive), so that a step can hand `compare` all
+      rows, whatever devices and micro-batches embedded them; None where each row's loss is its own.
     exports(params) -> {folder: (network, its params)}: what a run leaves as model folders; None is all as "model".
     """
 
@@ -66,4 +69,15 @@ class Objective:
     frozen: tuple[str, ...] = ()
     memory: Callable[[int], Any] | None = None
     phases: tuple[Phase, ...] = ()
+    embed: Callable[[Params, Batch, Any], Any] | None = None
+    compare: Callable[[Any, Batch], Loss] | None = None
     exports: Callable[[Params], dict[str, tuple[Any, Params]]] | None = None
+
+
+def row_keys(rng: jax.Array, rows: jax.Array) -> jax.Array:
+    """A key for each row of a batch, [B], from the rows' numbers int32 or uint32 [B].
+
+    What must not depend on the devices or micro-batches that share a batch is drawn from these. The step gives them,
+    by a row's place in the global batch, as the batch's key `row_keys`.
+    """
+    return jax.vmap(jax.random.fold_in, (None, 0))(rng, rows)

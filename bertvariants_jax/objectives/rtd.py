@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from bertvariants_jax.objectives.losses import accuracy, cross_entropy, example_weights, weighted
-from bertvariants_jax.objectives.objective import Loss, Objective, Params, Phase
+from bertvariants_jax.objectives.objective import Batch, Loss, Objective, Params, Phase, row_keys
 
 # What the discriminator learns, and the heads that this takes: which of all real tokens were replaced, or of the hidden
 # ones only (ELECTRA 15%); the hidden tokens themselves, or all tokens (the paper's Replace MLM and All-Tokens MLM).
@@ -88,12 +88,28 @@ def written(ids: jax.Array, positions: jax.Array, used: jax.Array, values: jax.A
     return jax.vmap(lambda row, at, new: row.at[at].set(new, mode="drop"))(ids, places, values.astype(ids.dtype))
 
 
+def draw(keys: jax.Array, logits: jax.Array) -> jax.Array:
+    """A word for each slot from softmax(logits [B, P, V]), each row with its own key [B] -> int32 [B, P]."""
+    return jax.vmap(jax.random.categorical)(keys, logits)
+
+
+def sampling_keys(batch: Batch, rng: jax.Array | None) -> jax.Array:
+    """The keys [B] of the generator's words: those that a training step gives its rows. Without a step they follow
+    `rng`, and in evaluation (rng None) the row's text, so that neither batch size nor devices change a score."""
+    if rng is not None:
+        rows = jnp.arange(batch["input_ids"].shape[0])
+        return batch["row_keys"] if "row_keys" in batch else row_keys(jax.random.fold_in(rng, 1), rows)
+    ids = jnp.where(batch["attention_mask"] > 0, batch["input_ids"], 0).astype(jnp.uint32)
+    factors = jnp.uint32(2654435761) * (2 * jnp.arange(ids.shape[1], dtype=jnp.uint32) + 1)
+    return row_keys(jax.random.key(0), jnp.sum(ids * factors, axis=1, dtype=jnp.uint32))
+
+
 def replaced_tokens(discriminator, generator, *, sharing: str = "tied", target: str = "rtd", weight: float = 50.0,
                     temperature: float = 1.0, decoupled: bool = False, frozen: bool = False) -> Objective:
     """Masked LM of the generator plus `weight` times what the discriminator learns of its samples.
 
     The batch is masked (masked_* keys, slots ascending). At the P places one word is drawn from
-    softmax(logits / temperature), without a gradient; the discriminator reads the original text with these words, at
+    softmax(logits / temperature) with the row's own key (see `sampling_keys`), without a gradient; the discriminator reads the original text with these words, at
     the places that kept their token too, and a word that is drawn as it was counts as original.
 
     generator, discriminator: networks (models/variant.py) with the head "mlm" and those of TARGETS[target].
@@ -147,8 +163,7 @@ def replaced_tokens(discriminator, generator, *, sharing: str = "tied", target: 
         dropped = None if rng is None or frozen else jax.random.fold_in(rng, 0)
         encoded = generator.encode(params, batch, dropped)
         logits = generator.logits(params, "mlm", encoded.at(places), dropped)                # B P V
-        key = jax.random.key(0) if rng is None else jax.random.fold_in(rng, 1)
-        drawn = jax.random.categorical(key, jax.lax.stop_gradient(logits) / temperature)     # B P, by Gumbel's maximum
+        drawn = draw(sampling_keys(batch, rng), jax.lax.stop_gradient(logits) / temperature)   # B P
         metrics = {"mlm/accuracy": accuracy(logits, labels, slots(batch)),
                    "mlm/sampled": (weighted((drawn == labels) * 1.0, slots(batch)), jnp.sum(slots(batch)))}
         original = written(batch["input_ids"], places, used, labels)

@@ -22,7 +22,8 @@ class Similar(Classify):
     be evaluated: there is no head.
 
     loss: "cosine" is squared error of the cosine against the label; "contrastive" finds a pair's second text among
-    those of the batch, of the pairs whose label is at least `least`. temperature: of the latter.
+    those of the batch that repeat no text of the pair, of the pairs whose label is at least `least`. temperature: of
+    the latter.
     pooling: of the hidden states; what the model's folder says if not given, else mean.
     most: the largest label, which is a cosine of 1.
     """

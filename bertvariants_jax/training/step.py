@@ -3,7 +3,8 @@
 `update(state, batch, rng)` sees the global batch under jit, and one device's rows under pmap, where it
 adds up over the named axis. Either way the loss of a step is sum_k scales[k] * sums[k] / weights[k] with
 sums and weights over all devices and accumulation steps, so the number of devices and of micro-batches
-changes nothing but rounding.
+changes nothing but rounding, and which units dropout drops: what else is drawn on the device is drawn with the keys
+`row_keys` of the global batch's rows, and rows that are compared with each other are all embedded first.
 """
 
 from collections.abc import Callable
@@ -15,11 +16,12 @@ import numpy as np
 import optax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from bertvariants_jax.objectives.objective import Objective, Phase
+from bertvariants_jax.objectives.objective import Objective, Phase, row_keys
 from bertvariants_jax.training import sharding
 from bertvariants_jax.training.paths import path_name
 
 State = dict[str, Any]
+ROWS = 2 ** 31 - 1  # the rows' own stream of a step's key: numbers of devices and micro-batches stay below
 
 
 class Program(NamedTuple):
@@ -51,8 +53,8 @@ def phases_of(objective: Objective, params: dict) -> tuple[Phase, ...]:
     trained, terms = tuple(trainable(params, objective.frozen)), tuple(objective.scales)
     if not objective.phases:
         return (Phase(terms, trained, objective.loss),)
-    if objective.memory is not None:
-        raise ValueError("an objective of several phases cannot have a memory")
+    if objective.memory is not None or objective.compare is not None:
+        raise ValueError("an objective of several phases can neither have a memory nor compare rows")
     for wanted, field in ((trained, "trains"), (terms, "terms")):
         found = [key for phase in objective.phases for key in getattr(phase, field)]
         if sorted(found) != sorted(wanted):
@@ -119,20 +121,69 @@ def make_update(objective: Objective, optimizer: optax.GradientTransformation,
             (jnp.arange(accumulate), deal(batch, accumulate), deal(carried, accumulate)))
         return *total_over((grads, *jax.tree.map(lambda x: x.sum(0), tuple(added)))), gather(carried)
 
+    def compared(phase, params, batch, rng, factors):
+        """`gradients` where rows are compared: all are embedded, the loss of all is differentiated by what they are
+        embedded as, and this goes back through one micro-batch at a time (GradCache, arXiv:2101.06983)."""
+        fixed = {key: value for key, value in params.items() if key not in phase.trains}
+        trained = {key: params[key] for key in phase.trains}
+        arrays = {key: value for key, value in batch.items() if key != "row_keys"}
+
+        def embed(trained, rows, rng):
+            return objective.embed({**fixed, **trained}, rows, rng)
+
+        def everyone(tree):
+            return jax.lax.all_gather(tree, axis, tiled=True) if axis else tree
+
+        def compare(embedded, rows):
+            out = objective.compare(embedded, rows)
+            loss = sum(factors[key] * out.sums[key].astype(jnp.float32) for key in phase.terms)
+            return loss, (out.sums, {key: jnp.stack(pair) for key, pair in out.metrics.items()})
+
+        def differentiated(embedded):
+            """(slopes at these rows, (loss, sums, metrics) of all devices' rows)."""
+            count = len(jax.tree.leaves(embedded)[0])
+            (loss, rest), slopes = jax.value_and_grad(compare, has_aux=True)(everyone(embedded), everyone(arrays))
+            if axis:
+                first = jax.lax.axis_index(axis) * count
+                slopes = jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, first, count), slopes)
+            return slopes, (loss, *rest)
+
+        if accumulate == 1:
+            embedded, pull = jax.vjp(lambda trained: embed(trained, batch, rng), trained)
+            slopes, found = differentiated(embedded)
+            return total_over(pull(slopes)[0]), *found
+
+        indices, rows = jnp.arange(accumulate), deal(batch, accumulate)
+        embedded = jax.lax.map(lambda xs: embed(trained, xs[1], jax.random.fold_in(rng, xs[0])), (indices, rows))
+        slopes, found = differentiated(gather(embedded))
+
+        def turn(grads, xs):
+            index, rows, slopes = xs
+            _, pull = jax.vjp(lambda trained: embed(trained, rows, jax.random.fold_in(rng, index)), trained)
+            return jax.tree.map(jnp.add, grads, pull(slopes)[0]), None
+
+        grads, _ = jax.lax.scan(turn, jax.tree.map(jnp.zeros_like, trained), (indices, rows, deal(slopes, accumulate)))
+        return total_over(grads), *found
+
     def update(state, batch, rng):
         params = state["params"]
         weights = total_over({key: jnp.asarray(w, jnp.float32) for key, w in objective.weights(batch).items()})
         factors = {key: jnp.where(weights[key] > 0, scale / jnp.where(weights[key] > 0, weights[key], 1), 0.0)
                    for key, scale in objective.scales.items()}
         rng = jax.random.fold_in(rng, state["step"])
+        count, place = len(jax.tree.leaves(batch)[0]), jax.lax.axis_index(axis) if axis else 0
+        batch = {**batch, "row_keys": row_keys(jax.random.fold_in(rng, ROWS), place * count + jnp.arange(count))}
         if axis:
-            rng = jax.random.fold_in(rng, jax.lax.axis_index(axis))
+            rng = jax.random.fold_in(rng, place)
 
         opts = state["opt"] if objective.phases else (state["opt"],)
         carried, loss, squares, after, terms, metrics = state.get("memory"), 0.0, 0.0, [], {}, {}
         for number, (phase, opt) in enumerate(zip(phases_of(objective, params), opts, strict=True)):
             key = jax.random.fold_in(rng, accumulate + number) if number else rng
-            grads, part, sums, more, carried = gradients(phase, params, batch, key, carried, factors)
+            if objective.compare is None:
+                grads, part, sums, more, carried = gradients(phase, params, batch, key, carried, factors)
+            else:
+                grads, part, sums, more = compared(phase, params, batch, key, factors)
             trained = {key: params[key] for key in phase.trains}
             updates, opt = optimizer.update(grads, opt, trained)
             params = {**params, **optax.apply_updates(trained, updates)}

@@ -13,8 +13,20 @@ from shapes import sizes_in
 from bertvariants_jax.layers.dense import Compute
 from bertvariants_jax.models import VARIANTS
 from bertvariants_jax.names import flatten
-from bertvariants_jax.objectives.rtd import TARGETS, copied, detection, replaced_tokens, share, towers, untied, written
-from bertvariants_jax.training.step import init_state, make_update
+from bertvariants_jax.objectives.objective import row_keys
+from bertvariants_jax.objectives.rtd import (
+    TARGETS,
+    copied,
+    detection,
+    draw,
+    replaced_tokens,
+    sampling_keys,
+    share,
+    towers,
+    untied,
+    written,
+)
+from bertvariants_jax.training.step import ROWS, init_state, make_update
 
 B, L, P, V = 8, 11, 4, 61
 WORDS = "encoder/embeddings/word_embeddings/embedding"
@@ -49,7 +61,7 @@ def params_of(name, sharing, target="rtd"):
     params = jax.tree_util.tree_map_with_path(
         lambda path, x: jnp.asarray((path[-1].key == "scale") + 0.15 * rng.normal(size=x.shape), jnp.float32),
         jax.eval_shape(objective_of(name, sharing, target).init, jax.random.key(0)))
-    params["generator"]["mlm"]["bias"] = jnp.asarray(rng.normal(size=V), jnp.float32).at[9].set(5.0)
+    params["generator"]["mlm"]["bias"] = jnp.asarray(rng.normal(size=V), jnp.float32).at[9].set(7.0)
     return params
 
 
@@ -101,7 +113,7 @@ def words_by_hand(params, network):
     """The generator's logits at the P places and the text with its samples, by Gumbel's maximum in numpy."""
     logits = np.asarray(scored(network, "mlm")(params, BATCH), np.float64)
     logits = np.take_along_axis(logits, BATCH["masked_positions"][..., None], 1)             # B P V
-    noise = np.asarray(jax.random.gumbel(jax.random.key(0), logits.shape), np.float64)
+    noise = np.asarray(jax.vmap(lambda key: jax.random.gumbel(key, logits.shape[1:]))(sampling_keys(BATCH, None)), np.float64)
     drawn, fake = (logits + noise).argmax(-1), ORIGINAL.copy()
     for row in range(B):
         for slot in reversed(range(P)):                       # the first draw of a place is the one that stays
@@ -276,6 +288,24 @@ def test_ablations_by_hand(target):
         assert float(out.metrics["all_tokens_mlm/accuracy"][0]) == right
 
 
+def test_a_rows_words_are_its_own():
+    """Rows of one text say different words and their own row's whatever stands beside them, with the temperature's odds;
+    in evaluation a text says the same words in whatever batch, place and padding it stands."""
+    same = {key: np.repeat(value[:1], 400, axis=0) for key, value in BATCH.items()}
+    logits = jnp.broadcast_to(jnp.log(jnp.array([0.1, 0.2, 0.7])), (400, P, 3))
+    drawn = np.asarray(draw(sampling_keys(same, jax.random.key(3)), logits))
+    assert np.bincount(drawn.ravel()) / drawn.size == pytest.approx([0.1, 0.2, 0.7], abs=0.04)
+    assert len(np.unique(drawn, axis=0)) > 20
+    other = np.asarray(draw(sampling_keys(same, jax.random.key(4)), logits))
+    assert 0.3 < (drawn == other).mean() < 0.7                                   # 0.54 by chance
+    few = {key: value[7:9] for key, value in (same | {"row_keys": sampling_keys(same, jax.random.key(3))}).items()}
+    np.testing.assert_array_equal(draw(sampling_keys(few, jax.random.key(9)), logits[:2]), drawn[7:9])
+    wide = {key: np.pad(value[::-1], ((0, 0), (0, 5))) if value.ndim == 2 else value[::-1] for key, value in BATCH.items()}
+    keys = [jax.random.key_data(sampling_keys(batch, None)) for batch in (BATCH, wide)]
+    np.testing.assert_array_equal(keys[0], keys[1][::-1])
+    assert len(np.unique(keys[0], axis=0)) == B
+
+
 def test_copying_is_a_distribution_with_finite_gradients():
     scores, logits = jnp.array([[-40.0, 40.0, 0.3]]), jnp.array(np.random.default_rng(0).normal(size=(1, 3, 5)))
     given, original = jnp.array([[1, 2, 3]]), jnp.array([[1, 2, 4]])
@@ -373,7 +403,8 @@ def test_a_decoupled_step_is_two_updates():
 
     @jax.jit
     def by_hand(params):
-        made = lambda generator: first.loss({**params, "generator": generator}, BATCH, jax.random.fold_in(rng, 0), None)
+        batch = {**BATCH, "row_keys": row_keys(jax.random.fold_in(jax.random.fold_in(rng, 0), ROWS), jnp.arange(B))}
+        made = lambda generator: first.loss({**params, "generator": generator}, batch, jax.random.fold_in(rng, 0), None)
         slope = jax.grad(lambda generator: made(generator).sums["mlm"])(params["generator"])
         generator = jax.tree.map(lambda x, g: x - rate * g / weights["mlm"], params["generator"], slope)
         handed, after = made(params["generator"]).handed, {**params, "generator": generator}

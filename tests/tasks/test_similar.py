@@ -73,6 +73,36 @@ def test_objectives_by_hand(variant):
     np.testing.assert_allclose(found.sums["contrastive"], want, rtol=1e-4)
 
 
+def test_equal_texts_are_no_wrong_answers():
+    """Pairs that share a text with a row are left out of its candidates: three times one pair is no error at all, and
+    of four pairs each finds its own beside the pairs that share nothing with it."""
+    checkpoint = new("bert", **{f.name: getattr(VARIANTS["bert"].dummy, f.name) for f in fields(VARIANTS["bert"].dummy)})
+    a, b, c, d, e = np.random.default_rng(0).integers(5, 50, (5, 6)).astype(np.int32)
+    objective = contrastive(checkpoint.network, temperature=0.1)
+
+    def batch_of(*pairs):
+        ids = np.stack([np.stack(pair) for pair in pairs])
+        return {"input_ids": ids, "attention_mask": np.ones_like(ids)}
+
+    same = objective.loss(checkpoint.params, batch_of((a, b), (a, b), (a, b)), None)
+    assert float(same.sums["contrastive"]) == pytest.approx(0, abs=1e-6) and float(same.metrics["contrastive/accuracy"][0]) == 3
+    batch = batch_of((a, b), (a, c), (d, b), (e, a))
+    cosines = np.asarray(objective.embed(checkpoint.params, batch, None)[0] @ objective.embed(checkpoint.params, batch, None)[1].T)
+    wrong = {0: [], 1: [2], 2: [1, 3], 3: [0, 1, 2]}          # (e, a) has no text of the others' as its first
+    wrong = {row: [j for j in others if j != row] for row, others in wrong.items()}
+    want = sum(np.log(sum(np.exp(10 * (cosines[row, j] - cosines[row, row])) for j in (row, *others))) for row, others in wrong.items())
+    found = objective.loss(checkpoint.params, batch, None).sums["contrastive"]
+    np.testing.assert_allclose(found, want, rtol=1e-4)
+    padded = batch_of((a, b), (c, d))
+    padded["attention_mask"][0, 1, 4:] = 0                    # what stands under padding makes no text another
+    twin = {key: np.concatenate([value, value[:1]]) for key, value in padded.items()}
+    twin["input_ids"][2, 1, 4:] = 0
+    for batch in (padded, twin):
+        assert float(objective.loss(checkpoint.params, batch, None).sums["contrastive"]) > 0
+    two, three = (objective.loss(checkpoint.params, batch, None).sums["contrastive"] for batch in (padded, twin))
+    assert float(three) > float(two)
+
+
 def test_the_task(data, tokenizer):
     chosen = task("stsb_embeddings", str(data), max_length=32)
     assert chosen.heads == () and chosen.labels() is None and chosen.best == "spearman"
