@@ -202,7 +202,7 @@ def compare(folder, theirs: dict[str, Any], ours: dict[str, Any], data_changed: 
 
     What `origin` says of the data is compared unless `data_changed`, and then also the numbers that follow from the data
     are left out. A config from before there was an `origin` is compared without it, which is said. A field that a config
-    lacks because it is older than the field stands for nothing: "", 0, false.
+    lacks because it is older than the field has its value in `defaults`.
     """
     origins = [dict(config.get("origin") or {}) for config in (theirs, ours)]
     if origins[1] and not origins[0] and jax.process_index() == 0:
@@ -215,8 +215,7 @@ def compare(folder, theirs: dict[str, Any], ours: dict[str, Any], data_changed: 
     free = {*FREE, *(("steps", "batch_size", *ADDRESSES) if data_changed else ())}
     differ = [f"{name} is {there.get(name, 'absent')!r} there and {here.get(name, 'absent')!r} here"
               for name in sorted({*there, *here})
-              if (there[name] != here.get(name, ...) if name in there else bool(here[name]))
-              and not set(name.split(".")) & free]
+              if there.get(name, ...) != here.get(name, ...) and not set(name.split(".")) & free]
     if origins[0]:
         there, here = (dict(flat(origin)) for origin in origins)
         differ += [f"{name} is {there[name]!r} there and {here[name]!r} here" for name in there
