@@ -46,8 +46,10 @@ def recipe(phase: int = 1, start: str = "", tiny: bool = False, tokenizer: str =
     return Recipe(
         task=Pretrain(max_length=length, max_predictions=20 if phase == 1 else 77, masks="static", dupe_factor=10),
         model=Model(f"{start}/model", tokenizer=tokenizer) if start else model("bert-base-uncased", tokenizer),
-        optim=Optim("bert_adam", rate=1e-4, schedule="bert", schedule_steps=1_000_000, warmup=10_000, weight_decay=0.01, clip=1.0),
-        settings=Settings(steps=steps, continue_from=start, batch_size=256, log_every=100, eval_every=20_000, save_every=2_000, keep_last=3),
+        optim=Optim("bert_adam", rate=1e-4, schedule="bert", schedule_steps=1_000_000, warmup=10_000,
+                    weight_decay=0.01, clip=1.0),
+        settings=Settings(steps=steps, continue_from=start, batch_size=256, log_every=100, eval_every=20_000,
+                          save_every=2_000, keep_last=3),
         compute=Compute(dtype="bfloat16"),
         workers=4,
     )

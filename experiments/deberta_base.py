@@ -3,9 +3,9 @@
     bertvariants train experiments/deberta_base.py --out runs/deberta_base \\
         --task.data 'text:books/*.txt' 'text:wiki/*.txt' --model.tokenizer vocab/
 
-1M steps of 2,048 rows of 512 tokens with BERT's Adam at 2e-4 after 10,000 steps of warm-up. Rows are full, cut from all text joined. Absolute
-positions join before the last layer only, which runs twice there: `enhanced_mask_decoder` in the config, whose table is
-saved beside the encoder's (HF has no such decoder and ignores it). Version 2, at 1.5e-4:
+1M steps of 2,048 rows of 512 tokens with BERT's Adam at 2e-4 after 10,000 steps of warm-up. Rows are full, cut from all
+text joined. Absolute positions join before the last layer only, which runs twice there: `enhanced_mask_decoder` in the
+config, whose table is saved beside the encoder's (HF has no such decoder and ignores it). Version 2, at 1.5e-4:
 
     bertvariants train experiments/deberta_base.py --size deberta-v2-xlarge --out runs/deberta_v2_xlarge ...
 

@@ -3,9 +3,8 @@
     bertvariants train experiments/deberta_v3_base.py --out runs/deberta_v3_base \\
         --task.data 'text:books/*.txt' 'text:wiki/*.txt' --model.tokenizer vocab/
 
-500,000 steps of 8,192 full rows of 512 tokens, cut from all text joined (--task.segments one keeps documents apart),
-DeBERTa's Adam at 6e-4 (3e-4 for --size deberta-v3-large) with b2 0.98; a
-generator as wide and half as deep, updated first in each step as in the released code (--task.no-decoupled for one
+500,000 steps of 8,192 full rows of 512 tokens, cut from all text joined (--task.segments one keeps documents apart), with
+DeBERTa's Adam at 6e-4 (3e-4 for --size deberta-v3-large) and b2 0.98; a generator as wide and half as deep, updated first in each step as in the released code (--task.no-decoupled for one
 update of both). Detection weighs 50, as in the paper; the code's default is 10 (--task.weight 10). The discriminator's
 word table is the generator's, without a gradient, plus its own deltas, and RUN/model holds the sum; --task.sharing
 tables or none for the paper's ablations. Cost by count: not run at full length here.

@@ -8,7 +8,8 @@
 1: 1.7T tokens at length 1024 and rotary theta 10,000 everywhere; batches grow from 768 to 4,608 rows over the first 50B
 tokens, the rate stays at 8e-4 after 3B. 2: 250B tokens at length 8192, theta 160,000 in the global layers, 3e-4. 3: 50B
 tokens over which that rate falls as 1 - sqrt. StableAdamW without clipping; evaluation masks 15%. Each phase goes
-on with the moments and the step count of the one before, so --steps counts them all. attention_dropout is HF's field, which drops out the scores too; the original only what the layer gives.
+on with the moments and the step count of the one before, so --steps counts them all. attention_dropout is HF's field, which
+drops out the scores too; the original only what the layer gives.
 Cost by count: 4.1 PFLOP a step of 4,608 rows, 1.5 ZFLOP in the first phase and 0.4 in the others; 194 hours on 8 H100 for all three in the paper.
 Not run at full length here.
 
