@@ -53,7 +53,7 @@ from bertvariants_jax.training import loop
 from bertvariants_jax.training.flops import count_flops
 from bertvariants_jax.training.loop import Outcome, Settings
 from bertvariants_jax.training.optimizer import Optim
-from bertvariants_jax.training.sharding import Mesh, batch_parts
+from bertvariants_jax.training.sharding import Mesh, batch_parts, batch_sharding, local_rows, make_mesh
 
 __all__ = [
     "Choice", "Classify", "Compute", "Continual", "Detect", "Distil", "DistilClassify", "DistilSquad", "FineTuning",
@@ -261,16 +261,16 @@ def run(recipe: Recipe, out: str | Path, data_changed: bool = False) -> Outcome:
         settings = replace(settings, steps=min(settings.steps or whole, whole))
 
     # made before the first step, so that its faults cost none
+    mesh = mesh_of(settings) if settings.parallel == "mesh" else None
     with noted(cache_folder() / "fingerprints") as evaluation_sources:
         examples, held = evaluation_data(task, VALIDATION, network, work.tokenizer, recipe.settings.batch_size,
-                                         settings.seed, work.train.maker.check)
+                                         settings.seed, work.train.maker.check, mesh)
     data = describe_data(work.train.maker.examples, training_sources, examples, evaluation_sources)
     asked = {name: getattr(recipe.settings, name) for name in ("steps", "epochs", "batch_size")}
     config = {**recipe.as_json(), "origin": {**work.parts, "asked": asked, "data": data}}
     if data_changed and finished(out) >= settings.steps:
         say(f"{out} is at its end, step {finished(out)}: nothing would be learned from data that has changed")
         data_changed = False
-    mesh = loop.make_mesh(settings.mesh) if settings.parallel == "mesh" else None
 
     def measure(params, step: int) -> dict[str, float]:
         return assess(task, objective, params, examples, held, mesh)
@@ -285,7 +285,7 @@ def run(recipe: Recipe, out: str | Path, data_changed: bool = False) -> Outcome:
     params, memory = jax.eval_shape(lambda: (
         objective.init(jax.random.key(0)), objective.memory(sample["input_ids"].shape[0]) if objective.memory else None))
     forward = count_flops(lambda p, b, m: objective.loss(p, b, None, m).sums, params, sample, memory)
-    whole = settings.batch_size / settings.data_rows * jax.process_count()
+    whole = settings.batch_size / len(work.train.maker.rows)
     outcome = loop.train(objective, work.train, settings, recipe.optim, out, evaluate=measure, export=export,
                          params=work.params, config=config, flops_per_step=3.0 * forward * whole,
                          data_changed=data_changed, defaults=recipe.defaults())
@@ -410,7 +410,7 @@ def prepare(recipe: Recipe, out: Path) -> Work:
     data = pipeline(examples, batch_size=rows, seed=settings.seed, shuffle=task.shuffle,
                     corrupt=task.corrupt(examples, tokenizer, settings.seed), workers=recipe.workers,
                     check=fits(network, *(companion.network for companion in companions.values())),
-                    process_index=jax.process_index(), process_count=jax.process_count())
+                    rows=local_rows(batch_sharding(mesh_of(settings)), rows))
     data.batch(0)                                      # its faults before any work
     params = task.initial(network, checkpoint and jax.device_get(checkpoint.params), **companions)
     parts = describe_parts(network, tokenizer, labels, task.pooling, companions)
@@ -429,10 +429,14 @@ def fits(*networks: Network) -> Check:
                              task_type_vocab_size=rows["task_type_ids"], max_positions=longest)
 
 
+def mesh_of(settings: Settings) -> jax.sharding.Mesh:
+    """The devices of a run; under pmap each has its own rows."""
+    return make_mesh(settings.mesh if settings.parallel == "mesh" else Mesh())
+
+
 def packed_rows(examples: Packed, settings: Settings) -> int:
     """How many packed rows hold about batch_size examples, 0 where they are fewer than the devices' and micro-batches'."""
-    devices = batch_parts(loop.make_mesh(settings.mesh)) if settings.parallel == "mesh" else jax.device_count()
-    parts = devices * settings.accumulate
+    parts = batch_parts(mesh_of(settings)) * settings.accumulate
     wanted = settings.batch_size * len(examples) / len(examples.examples)
     return 0 if settings.batch_warmup_from else round(wanted / parts) * parts
 
@@ -461,14 +465,20 @@ def assess(task: Task, objective: Objective, params, examples, data: Pipeline, m
 
 
 def evaluation_data(task: Task, split: str, network: Network, tokenizer: Tokenizer, batch_size: int, seed: int,
-                    check: Check | None = None) -> tuple[Examples, Pipeline]:
-    """The examples of a split, and this host's batches of them, each once and in order; packed where the task packs them."""
+                    check: Check | None = None, mesh: jax.sharding.Mesh | None = None) -> tuple[Examples, Pipeline]:
+    """The examples of a split, and batches of them, each once and in order; packed where the task packs them.
+
+    mesh: whose devices share the rows (None: all in their order). The batch is rounded up to what they divide; each
+    host gets the rows that its devices hold.
+    """
+    mesh = make_mesh() if mesh is None else mesh
     examples = rows = task.examples(split, tokenizer, cache_folder() / "corpora", batch_size)
     if network.variant.packs(network.config) and (dense := task.packed(examples)) is not None:
         rows, batch_size = dense, max(batch_size * len(dense) // len(examples), 1)
+    batch_size = -(-batch_size // batch_parts(mesh)) * batch_parts(mesh)
     return examples, pipeline(rows, batch_size=batch_size, shuffle=False, epochs=1,
                               corrupt=task.corrupt(rows, tokenizer, seed), check=check or fits(network),
-                              process_index=jax.process_index(), process_count=jax.process_count())
+                              rows=local_rows(batch_sharding(mesh), batch_size))
 
 
 def answers(objective: Objective, params, data: Pipeline, mesh=None) -> dict[str, np.ndarray]:

@@ -1,10 +1,10 @@
-"""The pipeline: examples to this host's batches, over grain, in an order that nothing but the seed
+"""The pipeline: examples to batches, or to this host's rows of them, over grain, in an order that nothing but the seed
 decides.
 
 The stream of examples is endless and fixed: position p is example permute(p % n) of epoch p // n,
-and global batch b is the positions b * B .. (b + 1) * B. A batch is a function of its number, so
-the global batch does not depend on hosts, workers or restarts, and the state of an iterator is the
-number of its next batch.
+and global batch b is the positions b * B .. (b + 1) * B. A row is a function of its batch's number and
+its place there, so the global batch does not depend on hosts, workers or restarts, and the state of
+an iterator is the number of its next batch.
 """
 
 import weakref
@@ -47,14 +47,14 @@ def pipeline(
     epochs: int | None = None,
     corrupt: Corrupt | None = None,
     check: Check | None = None,
-    process_index: int = 0,
-    process_count: int = 1,
+    rows: np.ndarray | None = None,
     workers: int = 0,
     prefetch: int = 4,
 ) -> "Pipeline":
-    """Batches of this host's rows.
+    """Batches, or the rows of them that one host's devices hold.
 
-    batch_size: the global B; host k of K gets its rows k * B / K .. (k + 1) * B / K.
+    batch_size: the global B. rows: which rows of each global batch are made, int [N] in 0 .. B - 1;
+      None makes all. Hosts that name the same rows get the same rows.
     shuffle, epochs: True draws a new order in every epoch, for `epochs` passes (None: without end;
     batches reach over the
       seam of two epochs, and a last one that is not full is left out). False with a number of
@@ -68,17 +68,16 @@ def pipeline(
     module must then be
       importable without side effects, as ever with Python's spawned processes).
     prefetch: batches made ahead (for each worker).
-    Raises ValueError for a batch size that the hosts do not divide or that leaves no batch.
+    Raises ValueError for rows that are not of the batch, and for a batch size that leaves no batch.
     """
     n = len(examples)
     if n == 0:
         raise ValueError("there are no examples")
-    if not 0 <= process_index < process_count:
-        raise ValueError(f"process_index {process_index} is not one of {process_count} processes")
-    if batch_size < 1 or batch_size % process_count:
-        raise ValueError(
-            f"the global batch size {batch_size} is not a multiple of the {process_count} processes"
-        )
+    if batch_size < 1:
+        raise ValueError(f"the global batch size {batch_size} is not 1 or more")
+    rows = np.arange(batch_size) if rows is None else np.asarray(rows)
+    if not len(rows) or rows.min() < 0 or rows.max() >= batch_size:
+        raise ValueError(f"rows {rows} are not rows of a batch of {batch_size}")
     if epochs is not None and epochs < 1:
         raise ValueError(f"epochs must be 1 or more or None, not {epochs}")
     if workers < 0 or prefetch < 1:
@@ -90,10 +89,7 @@ def pipeline(
             f"{n} examples in {epochs} epochs do not fill one batch of {batch_size}: "
             f"use a smaller batch"
         )
-    rows = batch_size // process_count
-    maker = _Maker(
-        examples, seed, shuffle, epochs, corrupt, batch_size, process_index * rows, rows, check
-    )
+    maker = _Maker(examples, seed, shuffle, epochs, corrupt, batch_size, rows, check)
     return Pipeline(maker, workers, prefetch)
 
 
@@ -194,7 +190,7 @@ class Batches(Iterator[Batch]):
 
 @dataclass(frozen=True)
 class _Maker:
-    """Batch number -> this host's rows of it: the whole pipeline as one picklable function."""
+    """Batch number -> its rows that are wanted: the whole pipeline as one picklable function."""
 
     examples: Examples
     seed: int
@@ -202,8 +198,7 @@ class _Maker:
     epochs: int | None
     corrupt: Corrupt | None
     batch_size: int
-    first: int  # of this host's rows in the global batch
-    rows: int
+    rows: np.ndarray  # which of the global batch's
     check: Check | None = None
 
     @property
@@ -228,8 +223,8 @@ class _Maker:
 
     def __call__(self, number: int) -> Batch:
         n = len(self.examples)
-        position = number * self.batch_size + self.first + np.arange(self.rows)
-        real = np.ones(self.rows, bool)
+        position = number * self.batch_size + self.rows
+        real = np.ones(len(self.rows), bool)
         if self.epochs is not None and not self.shuffle:
             real = position < n * self.epochs
             position = np.minimum(position, n * self.epochs - 1)

@@ -7,7 +7,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.experimental import multihost_utils
 
 from bertvariants_jax.objectives.objective import Objective
 from bertvariants_jax.training import sharding
@@ -17,18 +16,17 @@ def predictions(objective: Objective, params, batches: Iterable, mesh: jax.shard
                 ) -> Iterator[tuple[dict[str, np.ndarray], dict[str, np.ndarray]]]:
     """Yield (batch, outputs) on the host, rows with example_weight 0 dropped.
 
-    batches: finite, of this process's rows. A last batch that is short is filled up and the filling dropped
-    again, so one program is compiled per shape. On several processes each gets everybody's rows.
+    batches: finite, of this process's rows (sharding.local_rows). A last batch that is short is filled up and the
+    filling dropped again, so one program is compiled per shape. Every process gets everybody's rows: batch and
+    outputs are gathered by the same program, so each example meets its own prediction however the mesh lies.
     outputs: objective.predict's arrays, [rows, ...]. mesh: if not given, the one on which params lie.
     """
     mesh = sharding.mesh_of(params) if mesh is None else mesh
-    run = predictor(objective.predict, mesh)
+    run, rows = predictor(objective.predict, mesh), sharding.batch_sharding(mesh)
     for batch in filled(batches, mesh):
-        out = jax.device_get(run(params, sharding.place(batch, sharding.batch_sharding(mesh))))
-        if jax.process_count() > 1:
-            batch = multihost_utils.process_allgather(batch, tiled=True)
-        real = np.asarray(batch["example_weight"]) > 0
-        yield tuple(jax.tree.map(lambda x, real=real: np.asarray(x)[real], dict(tree)) for tree in (batch, out))
+        pair = jax.device_get(run(params, sharding.place(batch, rows, left_out=())))
+        real = pair[0]["example_weight"] > 0
+        yield jax.tree.map(lambda x, real=real: x[real], pair)
 
 
 def evaluate_loss(objective: Objective, params, batches: Iterable, mesh: jax.sharding.Mesh | None = None
@@ -49,8 +47,12 @@ def evaluate_loss(objective: Objective, params, batches: Iterable, mesh: jax.sha
 
 @functools.lru_cache(maxsize=8)
 def predictor(predict, mesh: jax.sharding.Mesh):
-    """`predict` over the mesh, one program for all evaluations of a run."""
-    return jax.jit(predict, out_shardings=sharding.replicated(mesh))
+    """(params, batch) -> (batch, outputs) on every host, one program for all evaluations of a run."""
+
+    def both(params, batch):
+        return batch, dict(predict(params, {key: x for key, x in batch.items() if key not in sharding.HOST_KEYS}))
+
+    return jax.jit(both, out_shardings=sharding.replicated(mesh))
 
 
 @functools.lru_cache(maxsize=8)
@@ -66,11 +68,11 @@ def summer(loss, weights, terms: tuple[str, ...], mesh: jax.sharding.Mesh):
 
 
 def filled(batches: Iterable, mesh: jax.sharding.Mesh) -> Iterator[dict[str, Any]]:
-    """Batches with as many rows as the first one, rounded up to what the mesh divides, and with example_weight.
+    """Batches with as many rows as the first one, rounded up to what this process's devices share, and with example_weight.
 
     The rows added repeat the first one, with all weights 0 and token labels -100.
     """
-    parts = max(sharding.batch_parts(mesh) // jax.process_count(), 1)
+    parts = len(sharding.local_parts(sharding.batch_sharding(mesh)))
     most = 0
     for batch in batches:
         rows = len(next(iter(batch.values())))

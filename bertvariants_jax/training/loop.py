@@ -113,8 +113,8 @@ def train(objective: Objective, data: Iterable, settings: Settings, optim: Optim
           data_changed: bool = False, defaults: dict[str, Any] | None = None) -> Outcome:
     """Train in the folder `out`, going on from its newest checkpoint if it has one.
 
-    data: its iterator gives batches of this process's rows (numpy [settings.data_rows / processes, ...]) and has
-        get_state() and set_state(state), JSON-able.
+    data: its iterator gives batches of settings.data_rows rows, of which those of this process (sharding.local_rows;
+        on one host all of them), and has get_state() and set_state(state), JSON-able.
     params: initial values (a host tree); else drawn by objective.init from the seed.
     evaluate(params, step) -> {name: number}: called with the parameters on the devices.
     export(params, folder): writes `out`/model from the best parameters, or the last; on the first process.
@@ -286,19 +286,19 @@ class Run:
             parts = [next(stream) for _ in range(wanted // self.settings.data_rows)]
         except StopIteration:
             return None, None
-        rows = parts[0] if len(parts) == 1 else {
-            key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
         took = time.monotonic() - began
         if not self.queued or self.queued[-1][1]["loss"].is_ready():  # the devices had nothing left to do
             self.waited += took
-        share = wanted // jax.process_count()
-        found = {key: len(value) for key, value in rows.items() if len(value) != share}
+        program = self.program_of(wanted)
+        found = {key: sum(len(part[key]) for part in parts) for key in parts[0]}
+        found = {key: rows for key, rows in found.items() if rows != program.share}
         if found:
             raise ValueError(f"the data gives batches of {found} rows where this process's share of batch_size "
-                             f"{self.settings.batch_size} is {share}")
-        if self.tokens is None and "input_ids" in rows:
-            self.tokens = float(rows["input_ids"].size * jax.process_count()) * self.settings.batch_size / wanted
-        return self.program_of(wanted).place(rows), copy.deepcopy(stream.get_state())
+                             f"{self.settings.batch_size} is {program.share}")
+        if self.tokens is None and "input_ids" in parts[0]:
+            ids = parts[0]["input_ids"]
+            self.tokens = float(ids.size / len(ids) * self.settings.batch_size)
+        return program.place(*parts), copy.deepcopy(stream.get_state())
 
     def finish(self, queue: int) -> None:
         """Wait until at most `queue` steps are under way; log intervals that are whole, stop where not finite."""

@@ -3,12 +3,15 @@
 Modules hold no sharding. The table's patterns match optimizer state too, which repeats the parameters' names.
 """
 
+import contextlib
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from bertvariants_jax.training.paths import layer_axes, path_name
@@ -65,7 +68,26 @@ def make_mesh(mesh: Mesh = Mesh(), devices=None) -> jax.sharding.Mesh:
     if math.prod(sizes) != len(devices):
         raise ValueError(f"mesh {dict(zip(AXES, sizes, strict=True))} does not cover the {len(devices)} devices; "
                          f"the sizes must multiply to {len(devices)} (one may be -1)")
-    return jax.make_mesh(sizes, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
+    return jax.sharding.Mesh(arrange(sizes, devices), AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def arrange(sizes: Sequence[int], devices: Sequence[jax.Device]) -> np.ndarray:
+    """The devices as an array of these sizes, neighbours along its last axes near each other on a TPU's torus.
+
+    Slices of a multislice TPU lie along the first axis, if their number divides it.
+    """
+    slices = {getattr(device, "slice_index", 0) for device in devices}
+    if len(slices) > 1 and sizes[0] % len(slices) == 0:
+        inner = (sizes[0] // len(slices), *sizes[1:])
+        return np.concatenate([
+            arrange(inner, [device for device in devices if device.slice_index == number])
+            for number in sorted(slices)])
+    # Whole axes of the torus where the sizes are products of theirs, else parts of them. JAX knows no torus for some
+    # sets of devices (two cores a chip on v4, a part of a slice): their order goes chip by chip, host by host.
+    for split in (False, True) if len(slices) == 1 else ():
+        with contextlib.suppress(NotImplementedError, AssertionError, ValueError):
+            return mesh_utils.create_device_mesh(sizes, devices, allow_split_physical_axes=split)
+    return np.array(devices).reshape(sizes)
 
 
 def mesh_of(tree) -> jax.sharding.Mesh:
@@ -141,7 +163,51 @@ def batch_parts(mesh: jax.sharding.Mesh) -> int:
     return mesh.shape["data"] * mesh.shape["fsdp"]
 
 
-def place(batch, sharding: NamedSharding):
-    """This process's rows of a batch, numpy [B/processes, ...], as global arrays [B, ...] on the devices."""
-    return {key: jax.make_array_from_process_local_data(sharding, np.asarray(value))
-            for key, value in batch.items() if key not in HOST_KEYS}
+def local_rows(sharding: NamedSharding, batch_size: int) -> np.ndarray:
+    """The rows of a global batch that this process's devices hold, int64, ascending.
+
+    A mesh need not lay devices host by host: a host's rows may have gaps, and several hosts may hold the same ones.
+    ValueError where the devices do not divide the batch.
+    """
+    rows = np.arange(batch_size)
+    if sharding.is_fully_addressable:
+        return rows
+    parts = row_parts(sharding)
+    if batch_size % parts:
+        raise ValueError(f"a batch of {batch_size} rows is not a multiple of the {parts} parts into which the mesh "
+                         f"{dict(sharding.mesh.shape)} cuts it")
+    places = sharding.addressable_devices_indices_map(rows.shape).values()
+    return np.unique(np.concatenate([rows[place] for place in places]))
+
+
+def row_parts(sharding: NamedSharding) -> int:
+    """Into how many parts a sharding cuts the rows of an array."""
+    devices = sharding.mesh.size
+    return devices // sharding.shard_shape((devices,))[0]
+
+
+def local_parts(sharding: NamedSharding) -> np.ndarray:
+    """The numbers of those parts that this process's devices hold, ascending."""
+    return local_rows(sharding, row_parts(sharding))
+
+
+def place(batch, sharding: NamedSharding, left_out: tuple[str, ...] = HOST_KEYS):
+    """This process's rows of a batch as global arrays [B, ...] on the devices.
+
+    batch: numpy [N, ...], the rows in the order of `local_rows`. left_out: keys that stay on the host.
+    """
+    parts, mine = row_parts(sharding), local_parts(sharding)
+
+    def put(key: str, value: np.ndarray) -> jax.Array:
+        rows, rest = divmod(len(value), len(mine))
+        if rest:
+            raise ValueError(f"the batch's {key} has {len(value)} rows, which the {len(mine)} parts of it that lie on "
+                             "this process's devices do not share evenly")
+
+        def part(index: tuple[slice, ...]) -> np.ndarray:
+            first = int(np.searchsorted(mine, (index[0].start or 0) // rows)) * rows if rows else 0
+            return value[first:first + rows]
+
+        return jax.make_array_from_callback((parts * rows, *value.shape[1:]), sharding, part)
+
+    return {key: put(key, np.asarray(value)) for key, value in batch.items() if key not in left_out}

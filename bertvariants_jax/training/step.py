@@ -7,6 +7,7 @@ changes nothing but rounding, and which units dropout drops: what else is drawn 
 `row_keys` of the global batch's rows, and rows that are compared with each other are all embedded first.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -30,13 +31,16 @@ class Program(NamedTuple):
     start(rng, params=None) -> state: drawn from rng, or starting from the parameters given (a host tree).
     step(state, batch, rng) -> (state, metrics): the state is donated. metrics: name -> float32 [2], a sum
         and its weight.
-    place(batch) -> the batch on the devices, from this process's rows in numpy.
+    place(*batches) -> the batch on the devices, from this process's rows in numpy (sharding.local_rows); several
+        data batches become one, one behind the other.
+    share: how many rows this process gives to it.
     abstract: the state's shapes, with shardings: what a checkpoint is restored into.
     """
 
     start: Callable[..., State]
     step: Callable[..., tuple[State, dict[str, jax.Array]]]
-    place: Callable[[Any], Any]
+    place: Callable[..., Any]
+    share: int
     abstract: State
 
 
@@ -215,6 +219,23 @@ def gather(hands):
     return jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1).reshape(-1, *x.shape[2:]), hands)
 
 
+def place(batches, rows: NamedSharding):
+    """This process's rows of several batches of one size as one batch on the devices: batch behind batch."""
+    if len(batches) == 1:
+        return sharding.place(batches[0], rows)
+    # A host has its rows of each batch, which are not its rows of the one that they make: it gives them in turn,
+    # and the devices bring them into their order.
+    turns = {key: np.stack([batch[key] for batch in batches], 1) for key in batches[0]}
+    turns = {key: value.reshape(-1, *value.shape[2:]) for key, value in turns.items()}
+    return in_order(sharding.place(turns, rows), len(batches), rows)
+
+
+@functools.partial(jax.jit, static_argnums=(1, 2))
+def in_order(turns, hands: int, rows: NamedSharding):
+    joined = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), deal(turns, hands))
+    return jax.lax.with_sharding_constraint(joined, rows)
+
+
 def under_jit(objective: Objective, optimizer: optax.GradientTransformation, mesh: jax.sharding.Mesh, *,
               batch_size: int, rate=None, accumulate: int = 1) -> Program:
     """The step over a mesh: parameters and optimizer state cut by the rules table, rows over data and fsdp.
@@ -228,7 +249,8 @@ def under_jit(objective: Objective, optimizer: optax.GradientTransformation, mes
     places = jax.tree.map(lambda leaf: leaf.sharding, abstract)
     step = jax.jit(make_update(objective, optimizer, rate, accumulate), donate_argnums=0,
                    in_shardings=(places, rows, whole), out_shardings=(places, whole))
-    return Program(start, step, lambda batch: sharding.place(batch, rows), abstract)
+    return Program(start, step, lambda *batches: place(batches, rows),
+                   len(sharding.local_rows(rows, batch_size)), abstract)
 
 
 def under_pmap(objective: Objective, optimizer: optax.GradientTransformation, *, batch_size: int, rate=None,
@@ -261,7 +283,8 @@ def under_pmap(objective: Objective, optimizer: optax.GradientTransformation, *,
             state["memory"] = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), state["memory"])
         return state, metrics
 
-    return Program(start, step, lambda batch: sharding.place(batch, rows), abstract)
+    return Program(start, step, lambda *batches: place(batches, rows),
+                   len(sharding.local_rows(rows, batch_size)), abstract)
 
 
 def opening(objective: Objective, optimizer: optax.GradientTransformation, batch_size: int,

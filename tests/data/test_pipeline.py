@@ -107,20 +107,17 @@ def test_without_workers_no_process_is_started(pairs, monkeypatch):
         take(batches, 3)
 
 
-@pytest.mark.parametrize("hosts", [1, 2, 4])
+@pytest.mark.parametrize("hosts", [[[7, 0, 3]], [range(8)] * 2, [[0, 1, 4, 5], [2, 3, 6, 7]]])
 @pytest.mark.parametrize("shuffle", [True, False])
-def test_hosts_share_one_global_batch(pairs, hosts, shuffle):
+def test_a_row_is_the_same_whoever_asks_for_it(pairs, hosts, shuffle):
     make = functools.partial(
         pipeline, pairs, batch_size=8, seed=2, corrupt=mask, shuffle=shuffle, epochs=1
     )
     whole = list(make())
-    parts = [list(make(process_index=k, process_count=hosts)) for k in range(hosts)]
-    assert {len(p) for p in parts} == {len(whole)} == {len(make())}
-    joined = [
-        {name: np.concatenate([p[b][name] for p in parts]) for name in whole[0]}
-        for b in range(len(whole))
-    ]
-    assert_equal(whole, joined)
+    for rows in hosts:
+        part = list(make(rows=np.array(rows)))
+        assert len(part) == len(whole) == len(make())
+        assert_equal([{key: value[list(rows)] for key, value in batch.items()} for batch in whole], part)
 
 
 def test_restart_at_every_batch(pairs):
@@ -179,11 +176,8 @@ def test_small_data_goes_round():
     "options, message",
     [
         ({"examples": Numbers(0), "batch_size": 1}, "no examples"),
-        (
-            {"batch_size": 6, "process_count": 4},
-            "batch size 6 is not a multiple of the 4 processes",
-        ),
-        ({"batch_size": 8, "process_index": 4, "process_count": 4}, "process_index 4"),
+        ({"batch_size": 8, "rows": [2, 8]}, r"rows \[2 8\] are not rows of a batch of 8"),
+        ({"batch_size": 8, "rows": []}, "not rows of a batch of 8"),
         ({"batch_size": 8, "epochs": 0}, "epochs"),
         ({"batch_size": 0}, "batch size 0"),
         ({"batch_size": 8, "epochs": 1}, "5 examples in 1 epochs do not fill one batch of 8"),
