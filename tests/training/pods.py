@@ -5,7 +5,6 @@ usage: python tests/training/pods.py     (from the project's root; prints OK or 
 `tests/training/test_pods.py` runs the same.
 """
 
-import dataclasses
 import json
 import os
 import pathlib
@@ -34,7 +33,11 @@ ORDERS = {
     "process order": [0, 1, 2, 3, 4, 5, 6, 7],
     "as v5e lays them": [0, 1, 4, 5, 2, 3, 6, 7],
     "alternating": [0, 4, 1, 5, 2, 6, 3, 7],
+    "mixed": [0, 4, 1, 2, 5, 6, 3, 7],
 }
+# name -> an order and a mesh whose axis `model` goes across hosts; mixed, each also has rows that the other has not
+CROSSED = {"model 8": ("process order", sharding.Mesh(1, 1, 8)), "2 x 2 x 2": ("mixed", sharding.Mesh(2, 2, 2))}
+GROWING = {"batch_warmup_from": 8, "batch_warmup": 3}
 BATCH = 16
 
 
@@ -133,7 +136,7 @@ def write_table(folder: pathlib.Path) -> None:
 
 
 def trained(folder: pathlib.Path, out: str, order: str, mesh: sharding.Mesh) -> dict[str, object]:
-    """A run through the product's own door: its losses and scores, and the predictions of what it exports."""
+    """A run through the product's own door: its losses and scores, and those of the model that it exports."""
     lay(order)
     tiny = recipe.model("bert", str(folder / "tokenizer"), hidden_size=96, num_hidden_layers=1,
                         num_attention_heads=8, intermediate_size=96, max_position_embeddings=32)  # fmt: skip
@@ -142,16 +145,12 @@ def trained(folder: pathlib.Path, out: str, order: str, mesh: sharding.Mesh) -> 
     settings = recipe.Settings(steps=6, batch_size=BATCH, mesh=mesh, log_every=1, eval_every=2)
     run = recipe.Recipe(task, tiny, Optim(rate=3e-3), settings)
     outcome = recipe.run(run, folder / out)
-    scores = recipe.evaluate(folder / out / "model", task, output=folder / f"{out}-predictions")
-    best = {key: value for key, value in outcome.metrics.items() if key.startswith(("loss", "eval", "best"))}
-    return {**metrics(folder / out, "loss"), "best": best, "scores": scores}
+    seen = {key: value for key, value in outcome.metrics.items() if key.startswith(("loss", "eval", "best"))}
+    scores = recipe.evaluate(folder / out / "model", task, output=folder / out / "predictions")
+    return {**metrics(folder / out, "loss"), "metrics": seen, "scores": scores}
 
 
-CROSSED = {"model 8": ("process order", sharding.Mesh(1, 1, 8)), "2 x 2 x 2": ("alternating", sharding.Mesh(2, 2, 2))}
-GROWING = {"batch_warmup_from": 8, "batch_warmup": 3}
-
-
-def child(me: int, port: str, folder: pathlib.Path) -> dict[str, object]:
+def child(me: int, port: str, folder: pathlib.Path, *runs: str) -> dict[str, object]:
     """What one of two processes finds."""
     jax.distributed.initialize(f"127.0.0.1:{port}", num_processes=2, process_id=me)
     seen: dict[str, object] = {f"evaluation, {order}": echoed(order) for order in ORDERS}
@@ -160,20 +159,20 @@ def child(me: int, port: str, folder: pathlib.Path) -> dict[str, object]:
     counted(folder / "growing", "alternating", sharding.Mesh(), **GROWING)
     counted(folder / "memory", "process order", sharding.Mesh(), batches=2, memory=True)
     counted(folder / "memory", "alternating", sharding.Mesh(), batches=4, memory=True)
-    for name, (order, mesh) in CROSSED.items():
-        seen[name] = trained(folder, f"run {name}", order, mesh)
+    for name in runs:
+        seen[name] = trained(folder, f"run {name}", *CROSSED[name])
     jax.distributed.shutdown()
     return seen
 
 
-def pair(folder: pathlib.Path) -> list[dict[str, object]]:
+def pair(folder: pathlib.Path, *runs: str) -> list[dict[str, object]]:
     """What both processes find."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     flags = os.environ["XLA_FLAGS"].replace("device_count=8", "device_count=4")
     children = [
-        subprocess.Popen([sys.executable, __file__, str(me), port, str(folder)], text=True,
+        subprocess.Popen([sys.executable, __file__, str(me), port, str(folder), *runs], text=True,
                          env={**os.environ, "XLA_FLAGS": flags}, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         for me in (0, 1)
     ]  # fmt: skip
@@ -183,10 +182,10 @@ def pair(folder: pathlib.Path) -> list[dict[str, object]]:
     return [json.loads(out.splitlines()[-1]) for out, _ in said]
 
 
-def cases(folder: pathlib.Path) -> dict[str, tuple[object, object]]:
-    """Case -> (what two processes give, what must hold); this process has eight devices."""
+def cases(folder: pathlib.Path, *runs: str) -> dict[str, tuple[object, object]]:
+    """Case -> (what two processes give, what must hold); this process has eight devices. runs: of CROSSED."""
     write_table(folder)
-    two, arrange = pair(folder), sharding.arrange
+    two, arrange = pair(folder, *runs), sharding.arrange
     try:
         counted(folder / "one", "process order", sharding.Mesh(), **GROWING)
         counted(folder / "memory", "process order", sharding.Mesh(2, 4), memory=True)
@@ -199,14 +198,12 @@ def cases(folder: pathlib.Path) -> dict[str, tuple[object, object]]:
     wanted = {"rows": [float(BATCH)] * 6, "places": (first * (np.arange(BATCH) + 1)).sum(1).astype(float).tolist()}
     for name in CROSSED:
         found[f"the global batch is the one asked for, {name}"] = (metrics(folder / f"rows {name}", *wanted), wanted)
-        rest = {"losses": alone["loss"], "best": alone["best"], "scores": alone["scores"],
-                "file": sorted(path.read_text() for path in (folder / "run-predictions").iterdir())}  # fmt: skip
-        file = sorted(path.read_text() for path in (folder / f"run {name}-predictions").iterdir())
-        found[f"one process's losses and scores, {name}"] = ([
-            {"losses": each[name]["loss"], "best": each[name]["best"], "scores": each[name]["scores"], "file": file}
-            for each in two], [rest, rest])  # fmt: skip
-    found["a growing batch"] = tuple(metrics(folder / run, *wanted) for run in ("growing", "one"))
+    found["a growing batch"] = (metrics(folder / "growing", *wanted), metrics(folder / "one", *wanted))
     found["a memory on other layouts"] = (metrics(folder / "memory", "strays")["strays"], [0.0] * 6)
+    for name in runs:
+        found[f"one process's losses and scores, {name}"] = ([each[name] for each in two], [alone, alone])
+        found[f"one process's predictions, {name}"] = tuple(
+            [path.read_text() for path in (folder / run / "predictions").iterdir()] for run in (f"run {name}", "run"))
     return found
 
 
@@ -223,7 +220,7 @@ def same(found, wanted) -> bool:
 
 def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
-        found = cases(pathlib.Path(folder))
+        found = cases(pathlib.Path(folder), *CROSSED)
     right = 0
     for name, (got, wanted) in found.items():
         right += same(got, wanted)
@@ -235,5 +232,5 @@ def main() -> int:
 if __name__ == "__main__":
     if len(sys.argv) == 1:
         sys.exit(main())
-    number, address, place = sys.argv[1:]
-    print(json.dumps(child(int(number), address, pathlib.Path(place))))
+    number, address, place, *names = sys.argv[1:]
+    print(json.dumps(child(int(number), address, pathlib.Path(place), *names)))

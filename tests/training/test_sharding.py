@@ -1,5 +1,10 @@
 """Parameters and optimizer state are cut by name, where the sizes divide."""
 
+import json
+import os
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -72,3 +77,69 @@ def test_rows_go_where_the_mesh_says():
     assert "example_id" not in placed
     assert {shard.data.shape[0] for shard in placed["input_ids"].addressable_shards} == {2}
     assert jnp.array_equal(placed["input_ids"], toy.rows(8)["input_ids"])
+
+
+TOPOLOGIES = ("v4:2x2x4", "v4:4x4x4", "v5e:4x4", "v5e:4x8", "v5p:2x2x4", "v5p:4x4x4", "v6e:4x4", "v6e:8x8")
+DESCRIBED = """
+import json, sys
+import jax
+import numpy as np
+from jax.experimental import topologies
+from bertvariants_jax.training.sharding import Mesh, make_mesh
+
+def steps(devices):
+    "The longest way between neighbours on the axis `model`, over the links of a torus."
+    at = np.array([[device.coords for device in row] for row in devices.reshape(-1, devices.shape[-1])])
+    apart = np.abs(at[:, 1:] - at[:, :-1])
+    return int(np.minimum(apart, at.max((0, 1)) + 1 - apart).sum(-1).max(initial=0))
+
+for name, slices in json.loads(sys.argv[1]):
+    described = topologies.get_topology_desc(platform="tpu", topology_name=name, num_slices=slices).devices
+    for devices in (described, [device for device in described if device.core_on_chip == 0]):
+        size, faults, longest = len(devices), [], {}
+        ways = [(data, fsdp) for data in range(1, size + 1) if size % data == 0
+                for fsdp in range(1, size // data + 1) if size // data % fsdp == 0]
+        for data, fsdp in ways:
+            shape = (data, fsdp, size // data // fsdp)
+            try:
+                mesh = make_mesh(Mesh(*shape), devices)
+            except Exception as error:
+                faults.append((shape, repr(error)))
+                continue
+            if mesh.devices.shape != shape or {*mesh.devices.flat} != {*devices}:
+                faults.append((shape, "other devices"))
+            longest[shape[-1]] = max(longest.get(shape[-1], 0), steps(mesh.devices))
+            slice_counts = [len({getattr(device, 'slice_index', 0) for device in row}) for row in mesh.devices.reshape(data, -1)]
+            if data % slices == 0 and max(slice_counts) > 1:
+                faults.append((shape, "an axis beside data goes across slices"))
+        print(json.dumps([name, size, len(ways), faults, longest]))
+"""
+
+
+def test_every_product_of_axes_builds_on_tpu_slices():
+    """In a process of its own: the TPU's compiler beside fake devices would disturb the tests after it."""
+    pytest.importorskip("libtpu", reason="descriptions of TPU slices need pip install libtpu")
+    env = {**os.environ, "JAX_PLATFORMS": "cpu", "TPU_SKIP_MDS_QUERY": "1", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}
+    wanted = [(name, 1) for name in TOPOLOGIES] + [("v5e:2x2", 2), ("v6e:2x4", 3)]
+    done = subprocess.run([sys.executable, "-c", DESCRIBED, json.dumps(wanted)], env=env, capture_output=True, text=True)
+    assert not done.returncode, done.stderr[-3000:]
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(lines) == 2 * len(wanted)
+    for name, size, ways, faults, longest in lines:
+        assert ways >= 6 and not faults, (name, size, faults)
+        assert longest["2"] <= 1 and longest["4"] <= 2, (name, size, longest)
+
+
+@pytest.mark.parametrize("mesh", [(8, 1, 1), (1, 8, 1), (2, 2, 2), (1, 1, 8)])
+def test_rows_of_a_host_are_those_of_its_devices(mesh, monkeypatch):
+    """Whatever the order of the devices: each device gets the rows that the mesh gives it."""
+    order = [0, 4, 1, 2, 5, 6, 3, 7]
+    monkeypatch.setattr(sharding, "arrange", lambda sizes, devices: np.array(devices)[order].reshape(sizes))
+    rows = sharding.batch_sharding(sharding.make_mesh(sharding.Mesh(*mesh)))
+    assert sharding.local_rows(rows, 16).tolist() == list(range(16))
+    placed = sharding.place({"input_ids": np.arange(32).reshape(16, 2)}, rows)["input_ids"]
+    for shard in placed.addressable_shards:
+        assert np.array_equal(shard.data, np.arange(32).reshape(16, 2)[shard.index])
+    if sharding.batch_parts(rows.mesh) > 1:
+        with pytest.raises(ValueError, match="input_ids has 3 rows"):
+            sharding.place({"input_ids": np.zeros((3, 2))}, rows)
