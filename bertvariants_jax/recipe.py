@@ -126,10 +126,15 @@ def reads_tsv(task: dict[str, Any]) -> bool:
 
 
 def defaults_of(record: Any) -> dict[str, Any]:
-    """{field: default} of a dataclass, and of those that it holds; fields without a default are left out."""
-    defaults = {}
+    """{field: default} of a dataclass, and of those that it holds; fields without a default are left out.
+
+    A field that older versions did not have, and did otherwise than its default, stands in the class's `formerly`.
+    """
+    defaults, formerly = {}, getattr(record, "formerly", {})
     for f in dataclasses.fields(record):
-        if dataclasses.is_dataclass(value := getattr(record, f.name)):
+        if f.name in formerly:
+            defaults[f.name] = formerly[f.name]
+        elif dataclasses.is_dataclass(value := getattr(record, f.name)):
             defaults[f.name] = defaults_of(value)
         elif f.default is not dataclasses.MISSING:
             defaults[f.name] = f.default

@@ -4,7 +4,8 @@
         --task.data 'text:books/*.txt' 'text:wiki/*.txt'
 
 3 epochs in batches of 4,000 rows, AdamW at 5e-4 with 5% of warm-up, without decay. The student starts from layers
-0, 2, 4, 7, 9, 11 of its teacher and keeps its vocabulary. --plain is the distillation script's own default instead of
+0, 2, 4, 7, 9, 11 of its teacher and keeps its vocabulary; its positions stay the teacher's, without a gradient, as in the
+original (--task.train-positions trains them). --plain is the distillation script's own default instead of
 its README's 5, 2, 1: half soft targets, half masked LM, no cosine.
 
     bertvariants train experiments/distilbert_base.py --tiny --teacher runs/bert_tiny/model --out runs/distilbert_tiny \\

@@ -144,9 +144,8 @@ def recipe_of(name: str, **knobs):
 
 def hold_rates(optim, steps: int, peak: float, part, times, where: str = "") -> None:
     """The schedule at these steps is the peak times part(step)."""
-    rates = schedule(optim, steps)
-    for t in times:
-        np.testing.assert_allclose(float(rates(t)), peak * part(t), rtol=1e-4, atol=1e-6 * peak, err_msg=f"{where}, step {t}")
+    found, wanted = schedule(optim, steps)(np.array(times)), [peak * part(t) for t in times]
+    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-6 * peak, err_msg=f"{where}, at steps {times}")
 
 
 def hold_updates(optim, steps: int, rule: Rule, rates: list[float], peak: float, where: str = "", of_updates=None,
@@ -582,3 +581,76 @@ def test_no_row_of_ernie_is_thinned(text):
     index = np.arange(len(masked["input_ids"]))
     chosen = [batch["masked_weights"].sum(1) for batch in (masked, free(plain, index, 0 * index))]
     assert masked["masked_weights"].shape[1] < 300 and chosen[1].max() > 112 and (chosen[0] == chosen[1]).all()
+
+
+# ---- DistilBERT ------------------------------------------------------------------------------------------------------------
+
+class Teacher(NamedTuple):
+    """What a task needs of its teacher's checkpoint."""
+
+    network: object
+    params: dict
+    config: object
+    tokenizer: object
+
+
+def test_distillation_is_the_papers(text):
+    """examples/research_projects/distillation train.py, README (--alpha_ce 5 --alpha_mlm 2 --alpha_cos 1), distiller.py,
+    scripts/extract_distilbert.py; batches of up to 4k rows [P] section 3."""
+    made = recipe_of("distilbert_base", teacher="somebody/bert")
+    assert (made.settings.epochs, made.settings.steps, made.task.max_length) == (3, 0, 512)
+    assert made.settings.batch_size == pytest.approx(4000, rel=0.03)
+    config = made.model.config
+    assert (config.n_layers, config.dim, config.n_heads, config.hidden_dim, config.dropout, config.attention_dropout) == (
+        6, 768, 12, 3072, 0.1, 0.1)
+    steps, rule = 10_000, Rule("adam", 0.9, 0.98, 1e-6, 0.0, "weights", 5.0)
+
+    def part(t):
+        return rate_at("shifted", t, 500, steps)                           # --warmup_prop 0.05
+
+    hold_rates(made.optim, steps, 5e-4, part, (1, 250, 500, 5250, steps))
+    hold_updates(made.optim, steps, rule, [5e-4 * part(t) for t in range(3)], 5e-4)
+    # rows of text, masked: 15% of a batch, rarer tokens more often
+    tokenizer = tokenizer_of("bert", text)
+    task = replace(made.task, data=(f"text:{text}",), evaluation=(f"text:{text}",))
+    examples = task.examples("train", tokenizer, None)
+    index = np.arange(48)
+    plain = examples.rows(index, 0 * index)
+    batch = task.corrupt(examples, tokenizer, 0)(plain, index, 0 * index)
+    tokens, masked = (plain["attention_mask"] > 0).sum(), batch["masked_weights"] > 0
+    assert masked.sum() == pytest.approx(0.15 * tokens, rel=0.01)
+    now = np.take_along_axis(batch["input_ids"], batch["masked_positions"], 1)[masked]
+    assert (now == tokenizer.mask_token_id).mean() == pytest.approx(0.8, abs=0.02)
+    counts = np.bincount(plain["input_ids"][plain["attention_mask"] > 0], minlength=tokenizer.vocab_size)
+    hits = np.bincount(batch["masked_labels"][masked], minlength=tokenizer.vocab_size)
+    often = np.argsort(counts)[-60:]
+    assert not hits[[tokenizer.cls_token_id, tokenizer.sep_token_id]].any()
+    # odds in proportion to count ** -0.7: hits a token fall so with its count
+    common = [token for token in often if token not in (tokenizer.cls_token_id, tokenizer.sep_token_id)]
+    slope = np.polyfit(np.log(counts[common]), np.log(np.maximum(hits[common], 0.5) / counts[common]), 1)[0]
+    assert -1.0 < slope < -0.4
+    # the loss: 5 T^2 KL + 2 cross-entropy + cosine, T = 2, each a mean of its own, by the networks' own outputs
+    sizes = {"vocab_size": tokenizer.vocab_size, "max_position_embeddings": 512}
+    teacher = VARIANTS["bert"].network(replace(VARIANTS["bert"].dummy, num_hidden_layers=12, **sizes), ("mlm",))
+    student = VARIANTS["distilbert"].network(replace(VARIANTS["distilbert"].dummy, n_layers=6, **sizes), ("mlm",))
+    params = jax.tree.map(lambda leaf: 0.2 * leaf, filled(teacher.shapes()))
+    companion = Teacher(teacher, params, teacher.config, tokenizer)
+    start = task.initial(student, None, teacher=companion)
+    mine, theirs = (tree["encoder"]["layers"]["ffn"]["up"]["kernel"] for tree in (start, params))
+    np.testing.assert_array_equal(mine, np.asarray(theirs)[[0, 2, 4, 7, 9, 11]])
+    for name in ("word_embeddings", "position_embeddings"):
+        np.testing.assert_array_equal(*(tree["encoder"]["embeddings"][name]["embedding"] for tree in (start, params)))
+    objective = task.objective(student, teacher=companion)
+    assert dict(objective.scales) == {"kl": 5, "mlm": 2, "cos": 1}
+    assert set(objective.frozen) == {"teacher", "encoder/embeddings/position_embeddings"}
+    some = {key: jnp.asarray(value[:2]) for key, value in batch.items()}
+    sums = objective.loss(start, some, None).sums
+    soft = []
+    for network, tree in ((student, start), (teacher, start["teacher"])):
+        scores = network.logits(tree, "mlm", network.encode(tree, some, pool=False))
+        soft.append(jax.nn.log_softmax(np.asarray(scores, np.float32) / 2, axis=-1))
+    kl = 4 * (np.exp(soft[1]) * (soft[1] - soft[0])).sum(-1)
+    np.testing.assert_allclose(sums["kl"], (kl * (np.asarray(some["attention_mask"]) > 0)).sum(), rtol=1e-3)
+    assert {key: float(value) for key, value in objective.weights(some).items()} == {
+        "kl": float((some["attention_mask"] > 0).sum()), "mlm": float(some["masked_weights"].sum()),
+        "cos": float((some["attention_mask"] > 0).sum())}

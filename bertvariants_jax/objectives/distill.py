@@ -31,8 +31,11 @@ def turned(a: jax.Array, b: jax.Array) -> jax.Array:
     return 1 - jnp.sum(a * b, axis=-1) * jax.lax.rsqrt(norms)
 
 
+POSITIONS = "encoder/embeddings/position_embeddings"
+
+
 def masked_lm(student, teacher, *, temperature: float = 2.0, alpha_ce: float = 5.0, alpha_mlm: float = 2.0,
-              alpha_cos: float = 1.0, restrict_to_mask: bool = False) -> Objective:
+              alpha_cos: float = 1.0, restrict_to_mask: bool = False, train_positions: bool = True) -> Objective:
     """DistilBERT's triple loss on masked text, each part a mean of its own:
 
       alpha_ce   T^2 KL of the teacher's and the student's masked-LM scores over all tokens (not padding), or with
@@ -42,7 +45,8 @@ def masked_lm(student, teacher, *, temperature: float = 2.0, alpha_ce: float = 5
 
     student, teacher: networks with a head "mlm" over one vocabulary. Both see the same masked input. Soft targets over
     all tokens need the scores of both at all L places, [B, L, V], as nothing else here does; `restrict_to_mask` needs
-    those at the P masked ones. A part of weight 0 is left out.
+    those at the P masked ones. A part of weight 0 is left out. Without `train_positions` the student's table of positions
+    stays as it begins, as in the original, whose sinusoidal table, overwritten by the teacher's, takes no gradient.
     Metrics: mlm/accuracy, teacher/accuracy (the teacher's own), and agreement, the share of masked tokens at which both
     have one answer. Raises ValueError for another vocabulary, another width (with alpha_cos), and no part at all.
     """
@@ -87,7 +91,7 @@ def masked_lm(student, teacher, *, temperature: float = 2.0, alpha_ce: float = 5
         encoded = student.encode(params, batch).at(batch["masked_positions"])
         return {"masked_predictions": jnp.argmax(student.logits(params, "mlm", encoded), axis=-1)}       # B P
 
-    return _objective(student, teacher, weights, loss, predict, scales)
+    return _objective(student, teacher, weights, loss, predict, scales, () if train_positions else (POSITIONS,))
 
 
 def classification(student, teacher, *, temperature: float = 2.0, alpha_ce: float = 0.5,
@@ -164,7 +168,8 @@ def _parts(alphas: dict[str, float], temperature: float) -> dict[str, float]:
     return {name: alpha for name, alpha in alphas.items() if alpha}
 
 
-def _objective(student, teacher, weights: Callable, loss: Callable, predict: Callable, scales) -> Objective:
+def _objective(student, teacher, weights: Callable, loss: Callable, predict: Callable, scales,
+               frozen: tuple[str, ...] = ()) -> Objective:
     def init(rng):
         own, other = jax.random.split(rng)
         return {**student.init(own), "teacher": teacher.init(other)}
@@ -172,4 +177,4 @@ def _objective(student, teacher, weights: Callable, loss: Callable, predict: Cal
     def exports(params):
         return {"model": (student, {part: values for part, values in params.items() if part != "teacher"})}
 
-    return Objective(init, weights, loss, predict, scales, frozen=("teacher",), exports=exports)
+    return Objective(init, weights, loss, predict, scales, frozen=("teacher", *frozen), exports=exports)

@@ -51,7 +51,8 @@ class Objective:
     loss(params, batch, rng, memory=None) -> Loss; `rng` None means deterministic (no dropout).
     predict(params, batch) -> dict of arrays with leading axis B.
     scales: {term: float}; its keys are the terms.
-    frozen: top-level keys of params that get no gradient and no optimizer state (a teacher).
+    frozen: what of params gets no gradient and no optimizer state: top-level keys (a teacher), and places inside them
+      ("encoder/embeddings/position_embeddings").
     memory(batch_size) -> pytree with leading axis B, carried from step to step (XLNet), or None.
     phases: the updates of a step, in order (DeBERTa-v3's generator, then its discriminator); () is one update of
       everything by `loss`, which says the whole loss either way.

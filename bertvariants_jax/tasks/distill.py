@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import numpy as np
@@ -27,6 +27,7 @@ class Distil(Documents):
     teacher: folder or hub id of a masked LM with the student's vocabulary. layers: which of its layers the student's
     start from; () spreads them evenly.
     temperature, alpha_ce, alpha_mlm, alpha_cos, restrict_to_mask: of the loss, see objectives/distill.py.
+    train_positions: whether the student's table of positions is trained, or stays its teacher's, as DistilBERT's did.
     smoothing: a token is masked with odds of its count in the corpus to the power -smoothing; 0 is all alike.
     together: rows that masks are drawn over, 0 for a process's whole batch (see data/frequency.py).
     max_predictions: masked tokens of a row at most, 0 for twice the rate.
@@ -41,10 +42,13 @@ class Distil(Documents):
     alpha_mlm: float = 2.0
     alpha_cos: float = 1.0
     restrict_to_mask: bool = False
+    train_positions: bool = False
     mask_rate: float = 0.15
     smoothing: float = 0.7
     together: int = 8
     max_predictions: int = 0
+
+    formerly: ClassVar[dict[str, Any]] = {"train_positions": True}  # what runs did before there was the field
 
     def __post_init__(self):
         super().__post_init__()
@@ -74,7 +78,7 @@ class Distil(Documents):
     def objective(self, network, *, teacher, **companions) -> Objective:
         return distill.masked_lm(network, part(network, teacher, "mlm"), temperature=self.temperature,
                                  alpha_ce=self.alpha_ce, alpha_mlm=self.alpha_mlm, alpha_cos=self.alpha_cos,
-                                 restrict_to_mask=self.restrict_to_mask)
+                                 restrict_to_mask=self.restrict_to_mask, train_positions=self.train_positions)
 
     def initial(self, network, start, *, teacher, **companions) -> dict[str, Any]:
         student = from_teacher(network, teacher.params, self.layers or None) if start is None else start

@@ -8,6 +8,18 @@ def path_name(path) -> str:
     return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
+def without(tree: dict, places: tuple[str, ...], prefix: str = "") -> dict:
+    """A nested dict without what stands at these places ("teacher", "encoder/embeddings/position_embeddings")."""
+    return {key: without(value, places, f"{prefix}{key}/") if isinstance(value, dict) else value
+            for key, value in tree.items() if f"{prefix}{key}" not in places}
+
+
+def merged(tree: dict, values: dict) -> dict:
+    """A nested dict with the leaves of `values`, which has some of its places, instead of its own."""
+    return {**tree, **{key: merged(tree[key], value) if isinstance(value, dict) else value
+                       for key, value in values.items()}}
+
+
 def layer_axes(tree) -> dict[str, int]:
     """How many leading axes of each leaf count layers, by leaf name.
 

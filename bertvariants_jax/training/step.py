@@ -19,7 +19,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from bertvariants_jax.objectives.objective import Objective, Phase, row_keys
 from bertvariants_jax.training import sharding
-from bertvariants_jax.training.paths import path_name
+from bertvariants_jax.training.paths import merged, path_name, without
 
 State = dict[str, Any]
 ROWS = 2 ** 31 - 1  # the rows' own stream of a step's key: numbers of devices and micro-batches stay below
@@ -49,6 +49,11 @@ def trainable(params: dict, frozen: tuple[str, ...]) -> dict:
     return {key: value for key, value in params.items() if key not in frozen}
 
 
+def trained_by(phase: Phase, objective: Objective, params: dict) -> dict:
+    """What a phase updates of params."""
+    return without({key: params[key] for key in phase.trains}, objective.frozen)
+
+
 def phases_of(objective: Objective, params: dict) -> tuple[Phase, ...]:
     """The updates of a step: the objective's phases, or one of everything that is not frozen.
 
@@ -73,7 +78,7 @@ def init_state(objective: Objective, optimizer: optax.GradientTransformation, rn
     "opt" is the optimizer's state, or a tuple of one for each of the objective's phases.
     """
     params = objective.init(rng) if params is None else params
-    opts = tuple(optimizer.init({key: params[key] for key in phase.trains}) for phase in phases_of(objective, params))
+    opts = tuple(optimizer.init(trained_by(phase, objective, params)) for phase in phases_of(objective, params))
     state = {"params": params, "opt": opts if objective.phases else opts[0], "step": jnp.zeros((), jnp.int32)}
     if objective.memory is not None:
         state["memory"] = objective.memory(batch_size)
@@ -99,18 +104,17 @@ def make_update(objective: Objective, optimizer: optax.GradientTransformation,
 
         carried: the memory, or what the phase before has handed on, or None.
         """
-        fixed = {key: value for key, value in params.items() if key not in phase.trains}
 
         def share(trained, rows, rng, carried):
             """What these rows add to the step's loss."""
-            out = phase.loss({**fixed, **trained}, rows, rng, carried)
+            out = phase.loss(merged(params, trained), rows, rng, carried)
             sums = {key: out.sums[key].astype(jnp.float32) for key in phase.terms}
             loss = sum(factors[key] * sums[key] for key in phase.terms)
             metrics = {key: jnp.stack([jnp.asarray(x, jnp.float32) for x in pair]) for key, pair in out.metrics.items()}
             return loss, (sums, metrics, out.memory if out.handed is None else jax.lax.stop_gradient(out.handed))
 
         gradient = jax.value_and_grad(share, has_aux=True)
-        trained = {key: params[key] for key in phase.trains}
+        trained = trained_by(phase, objective, params)
         if accumulate == 1:
             (loss, (sums, metrics, carried)), grads = gradient(trained, batch, rng, carried)
             return *total_over((grads, loss, sums, metrics)), carried
@@ -128,12 +132,11 @@ def make_update(objective: Objective, optimizer: optax.GradientTransformation,
     def compared(phase, params, batch, rng, factors):
         """`gradients` where rows are compared: all are embedded, the loss of all is differentiated by what they are
         embedded as, and this goes back through one micro-batch at a time (GradCache, arXiv:2101.06983)."""
-        fixed = {key: value for key, value in params.items() if key not in phase.trains}
-        trained = {key: params[key] for key in phase.trains}
+        trained = trained_by(phase, objective, params)
         arrays = {key: value for key, value in batch.items() if key != "row_keys"}
 
         def embed(trained, rows, rng):
-            return objective.embed({**fixed, **trained}, rows, rng)
+            return objective.embed(merged(params, trained), rows, rng)
 
         def everyone(tree):
             return jax.lax.all_gather(tree, axis, tiled=True) if axis else tree
@@ -188,9 +191,9 @@ def make_update(objective: Objective, optimizer: optax.GradientTransformation,
                 grads, part, sums, more, carried = gradients(phase, params, batch, key, carried, factors)
             else:
                 grads, part, sums, more = compared(phase, params, batch, key, factors)
-            trained = {key: params[key] for key in phase.trains}
+            trained = trained_by(phase, objective, params)
             updates, opt = optimizer.update(grads, opt, trained)
-            params = {**params, **optax.apply_updates(trained, updates)}
+            params = merged(params, optax.apply_updates(trained, updates))
             after.append(opt)
             loss, squares = loss + part, squares + optax.tree.norm(grads, squared=True)
             terms |= {f"{key}/loss": jnp.stack([sums[key], weights[key]]) for key in sums}

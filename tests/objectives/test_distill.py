@@ -10,7 +10,9 @@ import pytest
 from shapes import sizes_in
 
 from bertvariants_jax.models import VARIANTS
+from bertvariants_jax.names import flatten
 from bertvariants_jax.objectives import distill
+from bertvariants_jax.training.optimizer import Optim, build
 from bertvariants_jax.training.step import init_state, make_update
 
 B, L, P, V, T = 4, 9, 3, 61, 2.0
@@ -244,3 +246,17 @@ def test_answers_by_hand():
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(grads))
     assert not any(np.asarray(leaf).any() for leaf in jax.tree.leaves(grads["teacher"]))
     assert objective.predict(params, batch)["start_logits"].shape == (B, L)
+
+
+def test_the_positions_stay_the_teachers_and_weigh_nothing(params):
+    """Neither gradients, which the network has at every place, nor decay move them; they have no moments."""
+    frozen = distill.masked_lm(STUDENT, TEACHER, restrict_to_mask=True, train_positions=False)
+    optimizer = build(Optim("adamw", rate=0.1, schedule="constant", warmup=0, weight_decay=0.5), 10)
+    state = init_state(frozen, optimizer, jax.random.key(0), B, params)
+    moments = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(state["opt"])]
+    assert not any("position_embeddings" in name for name in moments) and any("word_embeddings" in name for name in moments)
+    new, _ = jax.jit(make_update(frozen, optimizer, accumulate=2))(state, batch_of(), jax.random.key(1))
+    old, now = (flatten(tree) for tree in (params, new["params"]))
+    assert old.keys() == now.keys()
+    still = {path for path in old if (np.asarray(old[path]) == np.asarray(now[path])).all()}
+    assert {path for path in still if not path.startswith("teacher/")} == {"encoder/embeddings/position_embeddings/embedding"}
