@@ -50,10 +50,10 @@ from bertvariants_jax.tasks.task import TRAIN, VALIDATION, Task
 from bertvariants_jax.text import Tokenizer, train
 from bertvariants_jax.training import evaluate as evaluation
 from bertvariants_jax.training import loop
-from bertvariants_jax.training.flops import count_flops
 from bertvariants_jax.training.loop import Outcome, Settings
 from bertvariants_jax.training.optimizer import Optim
 from bertvariants_jax.training.sharding import Mesh, batch_parts, batch_sharding, local_rows, make_mesh
+from bertvariants_jax.training.step import step_flops
 
 __all__ = [
     "Choice", "Classify", "Compute", "Continual", "Detect", "Distil", "DistilClassify", "DistilSquad", "FineTuning",
@@ -214,6 +214,7 @@ def finetune(name: str, task: str = "") -> FineTuning:
 class Work(NamedTuple):
     """What a recipe comes to once its tokenizer, network and data are there; the task is as the model wants it.
 
+    plain: the objective of networks that recompute nothing and fuse nothing, whose products are the work to be done.
     parts: what it is made of, see origin.py.
     """
 
@@ -222,6 +223,7 @@ class Work(NamedTuple):
     network: Network
     tokenizer: Tokenizer
     objective: Objective
+    plain: Objective
     train: Pipeline
     parts: dict[str, Any]
 
@@ -286,13 +288,10 @@ def run(recipe: Recipe, out: str | Path, data_changed: bool = False) -> Outcome:
             save(Checkpoint(part, values, work.tokenizer, Report(), Pooling(task.pooling) if task.pooling else None),
                  folder.parent / name)
 
-    sample = {key: jax.ShapeDtypeStruct(np.shape(value), value.dtype) for key, value in work.train.batch(0).items()}
-    params, memory = jax.eval_shape(lambda: (
-        objective.init(jax.random.key(0)), objective.memory(sample["input_ids"].shape[0]) if objective.memory else None))
-    forward = count_flops(lambda p, b, m: objective.loss(p, b, None, m).sums, params, sample, memory)
-    whole = settings.batch_size / len(work.train.maker.rows)
+    sample = {key: jax.ShapeDtypeStruct((settings.batch_size, *value.shape[1:]), value.dtype)
+              for key, value in work.train.batch(0).items()}
     outcome = loop.train(objective, work.train, settings, recipe.optim, out, evaluate=measure, export=export,
-                         params=work.params, config=config, flops_per_step=3.0 * forward * whole,
+                         params=work.params, config=config, flops_per_step=step_flops(work.plain, sample),
                          data_changed=data_changed, defaults=recipe.defaults())
     found = {key.removeprefix("best/"): value for key, value in outcome.metrics.items() if key.startswith("best/")}
     if task.best and found and outcome.stopped_by in ("steps", "data") and jax.process_index() == 0:
@@ -408,6 +407,7 @@ def prepare(recipe: Recipe, out: Path) -> Work:
         if companion.tokenizer is not None and pieces(companion.tokenizer) != pieces(tokenizer):
             raise ValueError(f"the {name} {task.companions()[name]} has another vocabulary than the model")
     objective = task.objective(network, **companions)
+    plain = task.objective(replace(network, compute=replace(network.compute, remat="none", attention="xla")), **companions)
     examples = task.examples(TRAIN, tokenizer, cache_folder() / "corpora", settings.batch_size)
     rows, dense = settings.data_rows, task.packed(examples) if network.variant.packs(network.config) else None
     if dense is not None and (fitting := packed_rows(dense, settings)):
@@ -419,7 +419,7 @@ def prepare(recipe: Recipe, out: Path) -> Work:
     data.batch(0)                                      # its faults before any work
     params = task.initial(network, checkpoint and jax.device_get(checkpoint.params), **companions)
     parts = describe_parts(network, tokenizer, labels, task.pooling, companions)
-    return Work(task, params, network, tokenizer, objective, data, parts)
+    return Work(task, params, network, tokenizer, objective, plain, data, parts)
 
 
 def fits(*networks: Network) -> Check:

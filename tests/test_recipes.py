@@ -132,6 +132,24 @@ def test_a_recipe_runs_stops_and_goes_on_bit_for_bit(name, place, tmp_path):
         assert np.isfinite(bv.load(folder)(**saved.tokenizer(["Ban tum kira."])).last_hidden_state).all()
 
 
+@pytest.mark.parametrize("options", [{}, {"settings": {"batch_warmup_from": 8, "batch_warmup": 0.5}, "remat": "full"}])
+def test_a_runs_utilisation_counts_the_work_to_be_done(options, place, tmp_path, monkeypatch):
+    """A teacher's forward counts once, and what `remat` does again not at all, whatever batches grow from."""
+    recipe, given = small("distilbert_base.py", place, **options.get("settings", {})), {}
+    recipe = replace(recipe, compute=recipes.Compute(remat=options.get("remat", "none")))
+
+    def train(objective, data, settings, *_, **arguments):
+        given.update(arguments, rows=settings.batch_size, shapes={key: x.shape for key, x in data.batch(0).items()})
+        return recipes.Outcome(0, {}, "SIGTERM")
+
+    monkeypatch.setattr(recipes.loop, "train", train)
+    recipes.run(recipe, tmp_path)
+    length, vocab = given["shapes"]["input_ids"][1], given["params"]["encoder"]["embeddings"]["word_embeddings"]["embedding"].shape[0]
+    layer = 2 * (length * (4 * 16 ** 2 + 2 * 16 * 32) + 2 * length ** 2 * 16)
+    head = 2 * length * (16 * 16 + 16 * vocab)                # soft targets are of every token
+    assert given["flops_per_step"] == given["rows"] * (3 * (2 * layer + head) + 4 * layer + head)
+
+
 def test_there_is_a_recipe_for_every_paper():
     made = {load_recipe(EXPERIMENTS / name).recipe(tiny=True).model.variant for name in RECIPES}
     assert set(VARIANTS) - made <= {"xlm-roberta-xl", "deberta-v2"}    # RoBERTa's and DeBERTa's recipes at other sizes

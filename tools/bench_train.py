@@ -25,10 +25,10 @@ def ours(options):
     from bertvariants_jax.layers.dense import Compute
     from bertvariants_jax.models import find_size
     from bertvariants_jax.objectives.mlm import masked_lm
-    from bertvariants_jax.training.flops import count_flops, mfu
+    from bertvariants_jax.training.flops import mfu
     from bertvariants_jax.training.optimizer import Optim, build, schedule
     from bertvariants_jax.training.sharding import make_mesh
-    from bertvariants_jax.training.step import under_jit
+    from bertvariants_jax.training.step import step_flops, under_jit
 
     variant, config = find_size(options.size)
     compute = Compute(options.dtype, unroll=options.unroll, remat=options.remat, attention=options.attention)
@@ -45,15 +45,15 @@ def ours(options):
     batch["masked_weights"] = np.ones((options.batch, places), np.float32)
     state = program.start(jax.random.key(0), None)
     rng = jax.device_put(jax.random.key(1), program.abstract["step"].sharding)
-    forward = count_flops(lambda p, b: objective.loss(p, b, None).sums, variant.network(config, ("mlm",)).shapes(), batch)
-    print(json.dumps({"device": jax.devices()[0].device_kind, "tflop_per_step": round(3 * forward / 1e12, 4)}), flush=True)
+    flops = step_flops(masked_lm(variant.network(config, ("mlm",))), batch)
+    print(json.dumps({"device": jax.devices()[0].device_kind, "tflop_per_step": round(flops / 1e12, 4)}), flush=True)
 
     def step():
         nonlocal state
         state, metrics = program.step(state, batch, rng)
         jax.block_until_ready(metrics)
 
-    serve(step, lambda seconds: {"gflops": round(3 * forward / seconds / 1e9, 1), "mfu": mfu(3 * forward, seconds)})
+    serve(step, lambda seconds: {"gflops": round(flops / seconds / 1e9, 1), "mfu": mfu(flops, seconds)})
 
 
 def peer(options):

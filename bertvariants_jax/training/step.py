@@ -7,6 +7,7 @@ changes nothing but rounding, and which units dropout drops: what else is drawn 
 `row_keys` of the global batch's rows, and rows that are compared with each other are all embedded first.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -19,6 +20,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from bertvariants_jax.objectives.objective import Objective, Phase, row_keys
 from bertvariants_jax.training import sharding
+from bertvariants_jax.training.flops import count_flops
 from bertvariants_jax.training.paths import merged, path_name, without
 
 State = dict[str, Any]
@@ -209,6 +211,22 @@ def make_update(objective: Objective, optimizer: optax.GradientTransformation,
         return new, {**ones, **terms, **metrics}
 
     return update
+
+
+def step_flops(objective: Objective, batch) -> float:
+    """FLOPs of one training step on a batch (a tree of arrays or jax.ShapeDtypeStruct), without dropout and optimizer.
+
+    objective: of networks that recompute nothing and whose attention is plain, else that counts twice, or not at all.
+    """
+    def without_dropout(loss):
+        return lambda params, batch, rng, *carried: loss(params, batch, None, *carried)
+
+    rows, still = jax.tree.leaves(batch)[0].shape[0], optax.set_to_zero()
+    objective = dataclasses.replace(
+        objective, loss=without_dropout(objective.loss), embed=objective.embed and without_dropout(objective.embed),
+        phases=tuple(phase._replace(loss=without_dropout(phase.loss)) for phase in objective.phases))
+    state = jax.eval_shape(lambda rng: init_state(objective, still, rng, rows), jax.random.key(0))
+    return count_flops(make_update(objective, still), state, batch, jax.random.key(0))
 
 
 def deal(rows, hands: int):
