@@ -1,4 +1,4 @@
-"""Entities in tag sequences: the schemes IOB1, IOB2 and BIOES, and entity-level scores as `conlleval` counts them.
+"""Entities in tag sequences: the schemes IOB1, IOB2, IOE1, IOE2 and BIOES, and entity-level scores as `conlleval` counts them.
 
 Any sequence is read by the rules of conlleval (Tjong Kim Sang 2000; for S- and E- as its successors and seqeval's
 default mode), which take what fits no scheme too: an I- after O begins an entity. Strict scores, where such an
@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 OUTSIDE = "O"
 SAME = {"B": "B", "I": "I", "E": "E", "S": "S", "O": "O", "M": "I", "L": "E", "U": "S"}   # BMES and BILOU besides
-SCHEMES = ("iob1", "iob2", "bioes")
+SCHEMES = ("iob2", "iob1", "bioes", "ioe2", "ioe1")       # of those that fit the first one is taken
 
 
 class Entity(NamedTuple):
@@ -49,17 +49,16 @@ def borders(before: tuple[str, str], now: tuple[str, str]) -> bool:
 
 def tagged(found: Iterable[Entity], length: int, scheme: str = "iob2") -> list[str]:
     """Tags of `length` words with these entities, in one of SCHEMES."""
-    tags, last = [OUTSIDE] * length, Entity("", 0, 0)
-    for kind, start, end in found:
-        for i in range(start, end):
-            if scheme == "bioes":
-                prefix = "S" if end - start == 1 else "B" if i == start else "E" if i == end - 1 else "I"
-            elif scheme == "iob2":
-                prefix = "B" if i == start else "I"
-            else:
-                prefix = "B" if i == start and last.end == start and last.type == kind else "I"
-            tags[i] = f"{prefix}-{kind}"
-        last = Entity(kind, start, end)
+    tags, listed = [OUTSIDE] * length, list(found)
+    for number, (kind, start, end) in enumerate(listed):
+        after_same = number > 0 and (kind, start) == (listed[number - 1].type, listed[number - 1].end)
+        before_same = number + 1 < len(listed) and (kind, end) == listed[number + 1][:2]
+        first, last = {"iob2": ("B", "I"), "iob1": ("B" if after_same else "I", "I"), "bioes": ("B", "E"), "ioe2": ("I", "E"),
+                       "ioe1": ("I", "E" if before_same else "I")}[scheme]
+        prefixes = [first, *"I" * (end - start - 2), last]
+        if end - start == 1:
+            prefixes = ["S" if scheme == "bioes" else first if scheme in ("iob1", "iob2") else last]
+        tags[start:end] = [f"{prefix}-{kind}" for prefix in prefixes]
     return tags
 
 
@@ -78,16 +77,28 @@ def fits(tags: Sequence[str], scheme: str) -> int | None:
 def scheme_of(sentences: Sequence[Sequence[str]]) -> tuple[str, tuple[int, int] | None]:
     """The scheme of tag sequences, and where they break it: (sentence, word), None where they do not.
 
-    Of schemes that all fit it is IOB2; where none fits, the one with the fewest broken sentences.
+    Of schemes that all fit it is the first of SCHEMES, IOB2; where none fits, the one with the fewest broken sentences.
     """
-    broken = {scheme: [(i, at) for i, tags in enumerate(sentences) if (at := fits(tags, scheme)) is not None]
-              for scheme in ("iob2", "iob1", "bioes")}
-    best = min(broken, key=lambda scheme: len(broken[scheme]))
-    return best, broken[best][0] if broken[best] else None
+    best, broken = "", []
+    for scheme in SCHEMES:
+        faults = [(i, at) for i, tags in enumerate(sentences) if (at := fits(tags, scheme)) is not None]
+        if not best or len(faults) < len(broken):
+            best, broken = scheme, faults
+        if not faults:
+            break
+    return best, broken[0] if broken else None
+
+
+def alike(gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]) -> Sequence[Sequence[str]]:
+    """The gold tags in the scheme of the predicted ones, so that tags can be compared; as they stand where they fit none."""
+    if (own := scheme_of(gold))[1] is not None or own[0] == (scheme := scheme_of(predicted)[0]):
+        return gold
+    return [tagged(entities(tags), len(tags), scheme) for tags in gold]
 
 
 def scores(gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]) -> dict[str, float]:
-    """f1, precision, recall over all entities, accuracy of the tags; <type>/f1 and so on for each type (0 to 1).
+    """f1, precision, recall over all entities, accuracy of the tags; <type>/f1 and so on for each type (0 to 1). Tags of
+    two schemes must be made `alike` before.
 
     An entity is right where type, start and end are. What is divided by 0 is 0.
     Raises ValueError for sentences of unlike length.

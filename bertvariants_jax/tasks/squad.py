@@ -22,6 +22,7 @@ from bertvariants_jax.data.source import KINDS, open_source
 from bertvariants_jax.data.windows import Frame, best_window, cut
 from bertvariants_jax.files import write_file
 from bertvariants_jax.objectives.finetune import beam_extraction, extraction
+from bertvariants_jax.tasks.labels import flag, real, whole
 from bertvariants_jax.tasks.squad_score import score_cmrc, score_v1, score_v2
 from bertvariants_jax.tasks.task import TEST, TRAIN, Task
 
@@ -143,7 +144,28 @@ class Squad(Task):
                 warnings.warn(f"{self.data}: {len(questions) - len(kept)} of {len(questions)} questions are left out of "
                               f"training, without an answer in their context", stacklevel=2)
             questions = kept
+        else:
+            self.golds(questions, split)
         return Windows(questions, tokenizer, self)
+
+    def golds(self, questions: Sequence[Question], split: str) -> dict[str, tuple[str, ...]] | None:
+        """Answers' texts by question, None where the file tells none at all (in version 1.1 empty lists do not either).
+
+        Raises ValueError where it tells those of a part of the questions, and in version 1.1 for a question that has none.
+        """
+        untold, bare = [q.id for q in questions if q.answers is None], [q.id for q in questions if q.answers == ()]
+        if len(untold) == len(questions) or (len(bare) == len(questions) and not self.unanswerable):
+            return None
+        if untold:
+            raise ValueError(f"{self.address(split)}: {len(untold)} of {len(questions)} questions have no answers (not even an "
+                             f"empty list), the first is {untold[0]!r}: they cannot be scored")
+        if bare and not self.unanswerable:
+            raise ValueError(f"{self.address(split)}: {len(bare)} of {len(questions)} questions are without answer, the first is "
+                             f"{bare[0]!r}: version 1.1 has no such questions, --task squad2 (--task.version 2.0) has")
+        if len(bare) == len(questions):
+            warnings.warn(f"{self.address(split)}: none of the {len(questions)} questions has an answer: they are scored as "
+                          "unanswerable, which a test set's hidden answers are not", stacklevel=2)
+        return golds_of(questions)
 
     def objective(self, network, **companions):
         return extraction(network) if self.head == "span" else beam_extraction(network, self.unanswerable)
@@ -212,10 +234,15 @@ class Squad(Task):
     def score_file(self, path: Path, split: str) -> dict[str, float]:
         """Of a JSON file {id: text}. In 2.0 a null_odds.json beside it gives the best thresholds too; what counts as
         unanswerable is what the file answers with ""."""
-        golds = golds_of(self.questions(split))
+        golds = self.golds(self.questions(split), split)
         if golds is None:
             raise ValueError(f"{self.address(split)} tells no answers: nothing to score {path} by")
         predictions, odds = read_values(Path(path), str, "text"), None
+        if not set(golds) & set(predictions):
+            raise ValueError(f"{path} answers none of the {len(golds)} questions of {self.address(split)}: is it of another file?")
+        if unasked := [id for id in predictions if id not in golds]:
+            warnings.warn(f"{path}: {len(unasked)} of {len(predictions)} predictions are of questions that are not in "
+                          f"{self.address(split)} and count for nothing, the first is {unasked[0]!r}", stacklevel=2)
         if self.unanswerable and (Path(path).parent / ODDS).is_file():
             odds = read_values(Path(path).parent / ODDS, (int, float), "number")
         return self.measure(golds, predictions, odds, np.inf)
@@ -350,33 +377,31 @@ def read_questions(address: str) -> list[Question]:
     Raises ValueError naming the file and the place in it of whatever is missing or of another kind.
     """
     rows = read_rows(address) if address.partition(":")[0] in KINDS else read_file(Path(address))
-    questions, moved, lost, seen = [], [], [], set()
+    questions, moved, lost, bare, seen = [], [], [], [], set()
     for where, row in rows:
-        question = question_of(row, where)
+        question, starts = question_of(row, where)
         if question.id in seen:
             raise ValueError(f"{where}: the id {question.id!r} stands there a second time")
         seen.add(question.id)
-        for answer, start in zip(question.answers or (), given_starts(row), strict=True):
+        for answer, start in zip(question.answers or (), starts, strict=True):
             if answer.start < 0 or start not in (None, answer.start):
                 (lost if answer.start < 0 else moved).append(question.id)
+        if question.answers == () and not flag(row.get("is_impossible", True), where, "is_impossible"):
+            bare.append(question.id)
         questions.append(question)
     if not questions:
         raise ValueError(f"{address} holds no question")
-    for ids, what in ((moved, "not at their answer_start and were moved to where they are"),
-                      (lost, "nowhere in their context and cannot be learnt")):
+    for ids, what in ((moved, "answers are not at their answer_start and were moved to where they are: of"),
+                      (lost, "answers are nowhere in their context and cannot be learnt: of"),
+                      (bare, "questions have no answer, though is_impossible is false; they count as without answer:")):
         if ids:
             listed = ", ".join(dict.fromkeys(ids[:5]))
-            warnings.warn(f"{address}: {len(ids)} answers are {what}: of {listed}{' ...' if len(ids) > 5 else ''}", stacklevel=2)
+            warnings.warn(f"{address}: {len(ids)} {what} {listed}{' ...' if len(ids) > 5 else ''}", stacklevel=2)
     return questions
 
 
 def read_rows(address: str) -> Iterator[tuple[str, dict]]:
     for number, row in enumerate(open_source(address)):
-        answers = row.get("answers")
-        if isinstance(answers, Mapping):                # columns, as TFDS and HF's data sets have them
-            texts, starts = member(answers, "text", f"{address}: row {number}"), answers.get("answer_start")
-            starts = [None] * len(texts) if starts is None else [int(start) for start in starts]
-            row = {**row, "answers": [{"text": text, "answer_start": start} for text, start in zip(texts, starts, strict=True)]}
         yield f"{address}: row {number}", row
 
 
@@ -391,23 +416,44 @@ def read_file(path: Path) -> Iterator[tuple[str, dict]]:
                 yield f"{place}.qas[{q}]", {**asked, "context": context}
 
 
-def question_of(row: Mapping[str, Any], where: str) -> Question:
+def question_of(row: Mapping[str, Any], where: str) -> tuple[Question, list[int | None]]:
+    """A question, and the answer_start of each of its answers, None where the file has none."""
     id, text, context = (member(row, key, where, str) for key in ("id", "question", "context"))
-    answers = row.get("answers")
-    if answers is None and row.get("is_impossible"):
-        answers = ()
-    elif answers is not None:
-        answers = tuple(placed(member(one, "text", f"{where}.answers[{n}]", str), start, context) for n, (one, start) in
-                        enumerate(zip(member(row, "answers", where, list), given_starts(row), strict=True)))
-        if row.get("is_impossible") and answers:
+    listed, starts, answers = listed_answers(row, where), [], None
+    impossible = flag(row.get("is_impossible"), where, "is_impossible")
+    if listed is not None:
+        starts = [given_start(one, f"{where}.answers[{n}]") for n, one in enumerate(listed)]
+        answers = tuple(placed(member(one, "text", f"{where}.answers[{n}]", str), start, context)
+                        for n, (one, start) in enumerate(zip(listed, starts, strict=True)))
+        if impossible and answers:
             raise ValueError(f"{where}: is_impossible is true, yet there are {len(answers)} answers")
-    return Question(id, text, context, answers)
+    elif impossible:
+        answers = ()
+    return Question(id, text, context, answers), starts
 
 
-def given_starts(row: Mapping[str, Any]) -> list[int | None]:
-    """answer_start of each answer, None where the file has none."""
-    starts = [one.get("answer_start") if isinstance(one, Mapping) else None for one in row.get("answers") or ()]
-    return [start if isinstance(start, int) else None for start in starts]
+def listed_answers(row: Mapping[str, Any], where: str) -> list[Any] | None:
+    """The answers of a question as a list of objects, None where there are none to tell. Columns {"text": [...],
+    "answer_start": [...]}, as TFDS and HF's data sets have them, are brought into that form."""
+    answers = row.get("answers")
+    if not isinstance(answers, Mapping):
+        return None if answers is None else member(row, "answers", where, list)
+    texts, starts = (list(column) if isinstance(column, list | tuple | np.ndarray) else column
+                     for column in (member(answers, "text", where), answers.get("answer_start")))
+    if not isinstance(texts, list) or not isinstance(starts, list | None):
+        raise ValueError(f"{where}: text and answer_start of its answers should be lists, not {answers!r:.80}")
+    if starts is None:
+        return [{"text": text} for text in texts]
+    if len(starts) != len(texts):
+        raise ValueError(f"{where} has {len(texts)} texts of answers, but {len(starts)} of their answer_start")
+    return [{"text": text, "answer_start": start} for text, start in zip(texts, starts, strict=True)]
+
+
+def given_start(answer: Any, where: str) -> int | None:
+    """answer_start of an answer, None where it has none. Raises ValueError for what is no whole number (null, 13.5)."""
+    if not isinstance(answer, Mapping) or "answer_start" not in answer:
+        return None
+    return whole(answer["answer_start"], where, "answer_start")
 
 
 def placed(text: str, start: int | None, context: str) -> Answer:
@@ -436,17 +482,30 @@ def member(holder: Any, key: str, where: str, kind: type | None = None) -> Any:
 
 def read_values(path: Path, kind: type | tuple[type, ...], name: str) -> dict[str, Any]:
     """A JSON object from question ids to values of one kind."""
-    values = read_json(path)
+    values = read_json(path, unique=True)
     if not isinstance(values, dict):
         raise ValueError(f"{path} should hold one JSON object, from question ids to a {name} each")
     for id, value in values.items():
         if not isinstance(value, kind) or isinstance(value, bool):
             raise ValueError(f"{path}: the value of {id!r} should be a {name}, not {value!r:.40}")
+        if name == "number":
+            real(value, f"{path}: {id!r}", "value")
     return values
 
 
-def read_json(path: Path) -> Any:
-    """Raises FileNotFoundError, or ValueError naming the line of what is no JSON."""
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object. Raises ValueError for a key that stands there twice, of which JSON's reader keeps the last one."""
+    values: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in values:
+            raise ValueError(f"{key!r} stands there twice")
+        values[key] = value
+    return values
+
+
+def read_json(path: Path, unique: bool = False) -> Any:
+    """unique: no key of an object may stand there twice. Raises FileNotFoundError, or ValueError naming the line of what is
+    no JSON."""
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
     note_file(path)
@@ -454,7 +513,7 @@ def read_json(path: Path) -> Any:
         content = path.read_bytes()
         if content[:2] == b"\x1f\x8b":
             content = gzip.decompress(content)
-        return json.loads(content.decode("utf-8-sig"))
+        return json.loads(content.decode("utf-8-sig"), object_pairs_hook=unique_keys if unique else None)
     except json.JSONDecodeError as error:
         raise ValueError(f"{path}, line {error.lineno}, column {error.colno}: no whole JSON value ({error.msg}); "
                          f"is the file half-written?") from None
@@ -462,6 +521,8 @@ def read_json(path: Path) -> Any:
         raise ValueError(f"{path}: not a whole gzip file ({error}); is it half-written?") from None
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: not UTF-8 ({error})") from None
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
 
 
 def squad(version: Literal["1.1", "2.0"], data: str = "", **options: Any) -> Squad:

@@ -4,6 +4,7 @@ As BERT does it (arXiv:1810.04805, section 5.3): the first piece of a word bears
 tags together, and whole entities are scored, as conlleval does.
 """
 
+import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -14,11 +15,11 @@ import numpy as np
 
 from bertvariants_jax.data import conll, noise
 from bertvariants_jax.data.batch import IGNORED, pad
-from bertvariants_jax.data.source import KINDS, Source, open_source, read_lines
+from bertvariants_jax.data.source import KINDS, Quotes, Source, open_source, read_lines
 from bertvariants_jax.files import write_file
 from bertvariants_jax.objectives.finetune import tagging
 from bertvariants_jax.tasks import entities
-from bertvariants_jax.tasks.task import TRAIN, VALIDATION, Task
+from bertvariants_jax.tasks.task import TEST, TRAIN, VALIDATION, Task
 
 
 class Sentence(NamedTuple):
@@ -44,6 +45,7 @@ class Tagging(Task):
     types: of the entities, in the order of their ids; () takes those of the training data, sorted.
     order: the tags in the order of their ids, where it is another one than O and each type's B-, I- (E-, S-).
     scheme: of the data; "auto" tells it by the tags, "any" takes whatever stands there as conlleval does.
+    quotes: of tsv files, "raw" or "quoted" (a spreadsheet's) where their content should not decide.
     encoding: of the model's tags.
     max_length: tokens of a row. A longer sentence is cut between words into several rows, and no word is lost.
     """
@@ -56,11 +58,12 @@ class Tagging(Task):
     names: tuple[str, ...] = ()
     types: tuple[str, ...] = ()
     order: tuple[str, ...] = ()
-    scheme: Literal["auto", "iob1", "iob2", "bioes", "any"] = "auto"
+    scheme: Literal["auto", "iob1", "iob2", "bioes", "ioe1", "ioe2", "any"] = "auto"
     encoding: Literal["iob2", "bioes"] = "iob2"
     max_length: int = 128
     held_out: float = 0.1
     rows: int = 0
+    quotes: Quotes = "auto"
 
     best = "f1"
 
@@ -85,18 +88,29 @@ class Tagging(Task):
     def labels(self) -> tuple[str, ...]:
         return self.order or entities.labels(self._types, self.encoding)
 
+    def answered_by(self, labels: tuple[str, ...]) -> "Tagging":
+        if self.types or self.order:
+            return self
+        with contextlib.suppress(FileNotFoundError):
+            if self.data and self.source(TRAIN).files:
+                return self
+        tags = [entities.split(label) for label in labels if not label.startswith("LABEL_")]
+        types = tuple(dict.fromkeys(kind for _, kind in tags if kind))
+        return replace(self, types=types) if types else self
+
     def fitted(self, labels: tuple[str, ...], pooling: str | None) -> "Tagging":
         """With the model's order of tags, and its encoding, where it knows the same types."""
         same = next((name for name in ("iob2", "bioes") if set(labels) == set(entities.labels(self._types, name))), "")
         return replace(self, order=tuple(labels), encoding=same) if same else self
 
     def source(self, split: str) -> Source:
-        held = self.data if not self.evaluation else self.evaluation
-        address = {TRAIN: self.data, VALIDATION: held}.get(split, self.test)
-        if not address:
+        known = {TRAIN: self.data, VALIDATION: self.evaluation or self.data, TEST: self.test}
+        if split not in known:
+            raise ValueError(f"there is no split {split!r}; there are: {', '.join(known)}")
+        if not (address := known[split]):
             raise ValueError(f"the task has no {split} data: give --task.data an address such as conll:FILE"
                              if split == TRAIN else f"the task has no {split} data")
-        return open_source(address)
+        return open_source(address, quotes=self.quotes)
 
     def texts(self) -> Iterator[str]:
         return (" ".join(sentence.words) for sentence in self.sentences(TRAIN))
@@ -107,11 +121,14 @@ class Tagging(Task):
         Raises ValueError, naming file and line (or row and word), for a tag that is none, a sequence that breaks the
         scheme, and a sentence with other numbers of words and tags.
         """
+        return [s if s.tags is None else s._replace(tags=entities.tagged(entities.entities(s.tags), len(s.tags), self.encoding))
+                for s in self.as_they_stand(split)]
+
+    def as_they_stand(self, split: str) -> list[Sentence]:
+        """The sentences of a split with the data's own tags."""
         rows = self.source(split)
         found = [self.read(rows[i], i, rows.address) for i in range(len(rows))]
         self.check(found)
-        found = [s if s.tags is None else s._replace(
-            tags=entities.tagged(entities.entities(s.tags), len(s.tags), self.encoding)) for s in found]
         if not self.evaluation and split in (TRAIN, VALIDATION):
             aside = noise.uniform(0, "tagging/held out", 0, np.arange(len(found)), 1)[:, 0] < self.held_out
             kept = [s for s, apart in zip(found, aside, strict=True) if apart == (split == VALIDATION)]
@@ -175,13 +192,20 @@ class Tagging(Task):
 
     def score(self, examples: "Tagged", outputs: Mapping[str, np.ndarray]) -> dict[str, float]:
         """f1, precision and recall of whole entities, accuracy of tags, and the same by type (tasks/entities.py)."""
-        gold = [sentence.tags for sentence in examples.sentences]
-        return {} if None in gold else entities.scores(gold, self.predicted(examples, outputs))
+        gold = self.gold(examples.sentences)
+        return {} if gold is None else entities.scores(gold, self.predicted(examples, outputs))
+
+    def gold(self, sentences: Sequence[Sentence]) -> list[list[str]] | None:
+        """Their tags, None where no sentence has any. Raises ValueError, naming the first, where a part of them has none."""
+        untold = [sentence for sentence in sentences if sentence.tags is None]
+        if untold and len(untold) < len(sentences):
+            raise ValueError(f"{untold[0].at(0)}: {len(untold)} of {len(sentences)} sentences have no tags to score against")
+        return None if untold else [sentence.tags for sentence in sentences]
 
     def baseline(self, examples: "Tagged") -> dict[str, float]:
         """All words outside of entities."""
-        gold = [sentence.tags for sentence in examples.sentences]
-        return {} if None in gold else entities.scores(gold, [[entities.OUTSIDE] * len(tags) for tags in gold])
+        gold = self.gold(examples.sentences)
+        return {} if gold is None else entities.scores(gold, [[entities.OUTSIDE] * len(tags) for tags in gold])
 
     def predicted(self, examples: "Tagged", outputs: Mapping[str, np.ndarray]) -> list[list[str]]:
         """The best tag of each word of each sentence."""
@@ -214,11 +238,11 @@ class Tagging(Task):
             raise ValueError(f"{path}: there is no sentence in it")
         if said[0].tags is None:
             raise ValueError(f"{path}, line {said[0].line}: there is one column, and no prediction")
-        if not self.data:
+        if not (self.data or self.evaluation or self.test):
             rows = conll.sentences(path, read_lines(path), "-2")
             truth = [reader.read(row, i, path) for i, row in enumerate(rows)]
         else:
-            truth = self.sentences(split)
+            truth = self.as_they_stand(split)
         for one, other in zip(said, truth, strict=False):
             for i, (word, true) in enumerate(zip(one.words, other.words, strict=False)):
                 if plain(word) != plain(true):
@@ -230,7 +254,8 @@ class Tagging(Task):
             raise ValueError(f"{path} has {len(said)} sentences, but the data {len(truth)}")
         if missing := [s for s in truth if s.tags is None]:
             raise ValueError(f"{missing[0].place} has no tags to score against")
-        return entities.scores([s.tags for s in truth], [s.tags for s in said])
+        predicted = [s.tags for s in said]
+        return entities.scores(entities.alike([s.tags for s in truth], predicted), predicted)
 
 
 def plain(word: str) -> str:
@@ -337,8 +362,8 @@ def ner(task: str = "conll2003", data: str = "", **options) -> Tagging:
     """A task of TAGGING from the files of the folder `data` (gzipped or not), or from TFDS where it has the task; or with
     a data address (conll:FILE) your own sentences, whatever `task` says.
 
-    CoNLL-2000 has no validation data: its test data is both, as in the papers.
-    Raises ValueError for an unknown task, FileNotFoundError where the folder has no training or validation file.
+    A file alone is for evaluation. CoNLL-2000 has no validation data: its test data is both, as in the papers.
+    Raises ValueError for an unknown task, FileNotFoundError where there is none of the task's files.
     """
     if task not in TAGGING:
         raise ValueError(f"unknown task {task!r}; known: {', '.join(TAGGING)}")
@@ -352,17 +377,18 @@ def ner(task: str = "conll2003", data: str = "", **options) -> Tagging:
         return Tagging(*(f"tfds:{row.tfds}:{split}" for split in ("train", "dev", "test")), **{
             "words": words, "tags": tags, "types": row.types, "names": entities.labels(row.types), **options})
     words, tags = row.fields
-    places = {"data": _file(Path(data), row.train), "evaluation": _file(Path(data), row.validation),
-              "test": _file(Path(data), row.test, needed=False)}
+    wanted = {"data": row.train, "evaluation": row.validation, "test": row.test}
+    if Path(data).is_file():
+        places: dict[str, Path | None] = {"evaluation": Path(data)}
+    else:
+        places = {key: _file(Path(data), names) for key, names in wanted.items()}
+        if not any(places.values()):
+            raise FileNotFoundError(f"{data}: none of {', '.join(row.train)} is there (.gz neither), nor those of other splits")
+        # One that is not there goes by the name that it should have, so that what needs it names it.
+        places = {key: path or (Path(data) / wanted[key][0] if key != "test" else None) for key, path in places.items()}
     addresses = {key: f"{row.kind}:{path}{row.column}" if path else "" for key, path in places.items()}
-    return Tagging(**{**addresses, "words": words, "tags": tags, "types": row.types, **options})
+    return Tagging(**{**addresses, "words": words, "tags": tags, "types": row.types, "quotes": "raw", **options})
 
 
-def _file(folder: Path, names: Sequence[str], needed: bool = True) -> Path | None:
-    for name in names:
-        for path in (folder / name, folder / f"{name}.gz"):
-            if path.is_file():
-                return path
-    if needed:
-        raise FileNotFoundError(f"{folder}: none of {', '.join(names)} is there (.gz neither)")
-    return None
+def _file(folder: Path, names: Sequence[str]) -> Path | None:
+    return next((path for name in names for path in (folder / name, folder / f"{name}.gz") if path.is_file()), None)

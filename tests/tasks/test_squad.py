@@ -302,6 +302,82 @@ def test_flat_rows(tmp_path, files):
     assert read_questions(f"jsonl:{tmp_path / 'rows.jsonl'}") == questions
 
 
+@pytest.mark.parametrize("start", [31, 31.0, "31", " 31.0 "])
+@pytest.mark.parametrize("impossible", [False, "false", 0, 0.0, None, "False"])
+def test_places_and_flags_however_they_are_written(tmp_path, start, impossible):
+    (tmp_path / "f.json").write_text(json.dumps({"data": [{"paragraphs": [{"context": CONTEXT, "qas": [
+        {"id": "a", "question": "?", "is_impossible": impossible, "answers": [{"text": "Gustave Eiffel", "answer_start": start}]},
+        {"id": "b", "question": "?", "answers": {"text": ["Eiffel", "Gustave"], "answer_start": [39, start]}},
+        *({"id": repr(flag), "question": "?", "is_impossible": flag, "answers": []} for flag in (True, "true", 1, "True")),
+        {"id": "c", "question": "?", "is_impossible": 1}]}]}]}))
+    questions = read_questions(str(tmp_path / "f.json"))
+    assert questions[0].answers == (("Gustave Eiffel", 31, 45),) and questions[1].answers[1] == ("Gustave", 31, 38)
+    assert all(question.answers == () for question in questions[2:]) and len(questions) == 7
+
+
+@pytest.mark.parametrize("changes,message", [
+    ({"answer_start": 13.5}, r"qas\[0\]\.answers\[0\] has the answer_start 13.5, expected a whole number"),
+    ({"answer_start": "x"}, r"answers\[0\] has the answer_start 'x', expected a number"),
+    ({"answer_start": None}, r"answers\[0\] has the answer_start None, expected a number"),
+    ({"answer_start": True}, r"answers\[0\] has the answer_start True, expected a number"),
+    ({"answer_start": float("nan")}, r"answers\[0\] has the answer_start nan, expected a number"),
+    ({"text": None}, r"answers\[0\] has no 'text'"),
+    ({"is_impossible": "maybe"}, r"qas\[0\] has the is_impossible 'maybe', expected true or false"),
+    ({"answers": {"text": "Eiffel", "answer_start": 39}}, r"qas\[0\]: text and answer_start of its answers should be lists"),
+    ({"answers": {"text": ["Eiffel", "it"], "answer_start": [39]}}, r"qas\[0\] has 2 texts of answers, but 1 of their"),
+    ({"answers": "Eiffel"}, r"qas\[0\]: answers should be a list, not 'Eiffel'"),
+])
+def test_places_that_are_none_are_named(tmp_path, changes, message):
+    answer = {"text": "Eiffel", "answer_start": 39} | {k: v for k, v in changes.items() if k in ("answer_start", "text")}
+    row = {"id": "a", "question": "?", "answers": [answer]} | {k: v for k, v in changes.items() if k not in answer}
+    squad_file(tmp_path / "f.json", (CONTEXT, [row]))
+    with pytest.raises(ValueError, match=message):
+        read_questions(str(tmp_path / "f.json"))
+
+
+@pytest.mark.parametrize("start", [-1, 5000, 40])
+def test_places_that_hold_something_else_are_counted(tmp_path, start):
+    squad_file(tmp_path / "f.json", (CONTEXT, [{"id": "a", "question": "?", "answers": [{"text": "Eiffel", "answer_start": start}]}]))
+    with pytest.warns(UserWarning, match="1 answers are not at their answer_start and were moved to where they are: of a"):
+        (question,) = read_questions(str(tmp_path / "f.json"))
+    assert CONTEXT[slice(*question.span)] == "Eiffel"
+
+
+def test_the_other_version_is_refused_and_foreign_predictions_are_said(files, tmp_path, tokenizers):
+    one, two, path = task("squad", str(files)), task("squad2", str(files)), tmp_path / "p.json"
+    path.write_text(json.dumps({"who": "Eiffel", "tall": "330 metres", "birds": "5 a.m.", "none": ""}))
+    assert {key: value for key, value in two.score_file(path, "validation").items() if key in ("exact", "f1")} == {"exact": 100, "f1": 100}
+    for call in (lambda: one.score_file(path, "validation"), lambda: one.examples("validation", tokenizers["bert"])):
+        with pytest.raises(ValueError, match=r"dev-v2.0.json: 1 of 4 questions are without answer, the first is 'none': .*squad2"):
+            call()
+    squad_file(tmp_path / "dev.json", (CONTEXT, [asked("who", "?", CONTEXT, "Eiffel"), asked("tall", "?", CONTEXT, "330 metres")]))
+    v1 = task("squad", str(tmp_path / "dev.json"))
+    with pytest.warns(UserWarning, match="2 of 4 predictions are of questions that are not in .*dev.json and count for nothing"):
+        assert v1.score_file(path, "validation") == {"exact_match": 100, "f1": 100}
+    path.write_text('{"who": "Eiffel"}')
+    with pytest.warns(UserWarning, match="1 questions have no prediction: they score 0"):
+        assert v1.score_file(path, "validation") == {"exact_match": 50, "f1": 50}
+    for text, message in (('{"x": "Eiffel"}', "p.json answers none of the 2 questions of .*dev.json"),
+                          ("{}", "p.json answers none of the 2"), ('{"who": "a", "who": "b"}', "p.json: 'who' stands there twice"),
+                          ('{"who": null}', "the value of 'who' should be a text")):
+        path.write_text(text)
+        with pytest.raises(ValueError, match=message):
+            v1.score_file(path, "validation")
+    path.write_text('{"who": "Eiffel"}')
+    (tmp_path / "null_odds.json").write_text('{"who": NaN}')
+    with pytest.raises(ValueError, match="null_odds.json: 'who' has the value nan"):
+        two.score_file(path, "validation")
+    # answers of some questions alone, and of none at all
+    squad_file(tmp_path / "some.json", (CONTEXT, [asked("who", "?", CONTEXT, "Eiffel"), {"id": "q", "question": "?"}]))
+    with pytest.raises(ValueError, match="some.json: 1 of 2 questions have no answers .*the first is 'q'"):
+        task("squad", str(tmp_path / "some.json")).score_file(path, "validation")
+    squad_file(tmp_path / "hidden.json", (CONTEXT, [{"id": "q", "question": "?", "answers": []}]))
+    assert len(task("squad", str(tmp_path / "hidden.json")).examples("validation", tokenizers["bert"]).questions) == 1
+    squad_file(tmp_path / "bare.json", (CONTEXT, [{"id": "q", "question": "?", "answers": [], "is_impossible": False}]))
+    with pytest.warns(UserWarning, match="1 questions have no answer, though is_impossible is false; .*: q"):
+        read_questions(str(tmp_path / "bare.json"))
+
+
 def test_train_evaluate_write_and_score(files, tmp_path, monkeypatch, capsys):
     """Through the recipe on eight devices: the same digits whatever the batch, and from the written files."""
     monkeypatch.setenv("BERTVARIANTS_CACHE", str(tmp_path / "cache"))

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 
 import numpy as np
 import pytest
@@ -258,3 +259,45 @@ def test_wnut17_and_msra_as_they_are(shared_data):
     chinese = Tagging(f"tsv:{shared_data / 'ner/msra_ner_zh/dev.tsv.gz'}", words="text_a", tags="label")
     assert chinese.labels() == ("O", "B-LOC", "I-LOC", "B-ORG", "I-ORG", "B-PER", "I-PER")
     assert sum(len(chinese.sentences(split)) for split in ("train", "validation")) == 2318
+
+
+IOE2 = BIOES.replace("S-", "E-").replace("B-", "I-")
+BILOU = BIOES.replace("S-", "U-").replace("E-", "L-")
+FORMS = {"iob1": IOB1, "iob2": IOB2, "bioes": BIOES, "ioe2": IOE2, "bilou": BILOU}
+
+
+@pytest.mark.parametrize("gold", FORMS)
+@pytest.mark.parametrize("said", FORMS)
+def test_gold_against_itself_is_right_in_every_scheme(tmp_path, gold, said):
+    (tmp_path / "gold").write_text(FORMS[gold])
+    (tmp_path / "said").write_text(FORMS[said])
+    scores = Tagging(f"conll:{tmp_path / 'gold'}", f"conll:{tmp_path / 'gold'}").score_file(tmp_path / "said")
+    assert set(scores.values()) == {1.0}
+    # one word of eleven is tagged where there is nothing
+    wrong = {"iob1": "I-X", "iob2": "B-X", "bioes": "S-X", "ioe2": "E-X", "bilou": "U-X"}[said]
+    (tmp_path / "said").write_text(re.sub(r"(rejects.*) O\n", rf"\1 {wrong}\n", FORMS[said]))
+    scores = Tagging(f"conll:{tmp_path / 'gold'}", f"conll:{tmp_path / 'gold'}").score_file(tmp_path / "said")
+    assert scores["accuracy"] == pytest.approx(10 / 11) and scores["precision"] == pytest.approx(6 / 7) and scores["recall"] == 1
+
+
+def test_gold_and_predicted_columns_of_one_file_in_two_schemes(tmp_path):
+    (tmp_path / "both").write_text("EU I-ORG S-ORG\nof O O\nA I-PER B-PER\nB I-PER E-PER\n")
+    assert set(Tagging().score_file(tmp_path / "both").values()) == {1.0}
+
+
+def test_one_file_is_for_evaluation(folder, tmp_path, tokenizer):
+    for name in ("eng.train", "eng.testb.gz"):
+        (folder / name).unlink()
+    alone = ner("conll2003", str(folder / "eng.testa"))
+    assert len(alone.examples("validation", tokenizer).sentences) == len(ner("conll2003", str(folder)).sentences("validation")) == 3
+    with pytest.raises(FileNotFoundError, match="there is no file .*eng.train"):
+        ner("conll2003", str(folder)).sentences("train")
+    with pytest.raises(ValueError, match="there is no split 'dev'; there are: train, validation, test"):
+        alone.sentences("dev")
+
+
+def test_sentences_of_which_some_have_no_tags_are_not_scored(tmp_path, tokenizer):
+    (tmp_path / "a.jsonl").write_text('{"words": "the a", "tags": "O B-X"}\n{"words": "the", "tags": null}\n')
+    task = Tagging(f"jsonl:{tmp_path / 'a.jsonl'}", f"jsonl:{tmp_path / 'a.jsonl'}")
+    with pytest.raises(ValueError, match="a.jsonl: row 1, word 0: 1 of 2 sentences have no tags to score against"):
+        task.baseline(task.examples("validation", tokenizer))
