@@ -83,7 +83,7 @@ def glue(task: str = "sst2", data: str = "", **options) -> Classify:
         row = row.otherwise
     spelled = row.spelled or row.names
     common = {"names": row.names, "spelled": spelled, "metrics": row.metrics, "official": row.official,
-              "regression": not row.names, "quotes": "raw", **options}
+              "regression": not row.names, **options}
     if not data:
         addresses = [f"tfds:glue/{row.config or task}:{split}" if split else "" for split in row.tfds_splits]
         return Classify(*addresses, text=row.tfds[0], pair=row.tfds[1],
@@ -91,7 +91,7 @@ def glue(task: str = "sst2", data: str = "", **options) -> Classify:
     addresses = [f"tsv:{path}" if path else "" for path in files(Path(data), row)]
     text, pair, label = row.files
     return Classify(*addresses, text=text, pair=pair, label=label, header=not row.columns, columns=row.columns,
-                    skip_bad_rows=row.skip_bad_rows, classes=spelled, **common)
+                    skip_bad_rows=row.skip_bad_rows, classes=spelled, **{"quotes": "raw", **common})
 
 
 def files(folder: Path, row: Row, quiet: bool = False) -> list[Path | None]:

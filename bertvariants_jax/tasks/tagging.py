@@ -387,7 +387,8 @@ def ner(task: str = "conll2003", data: str = "", **options) -> Tagging:
         # One that is not there goes by the name that it should have, so that what needs it names it.
         places = {key: path or (Path(data) / wanted[key][0] if key != "test" else None) for key, path in places.items()}
     addresses = {key: f"{row.kind}:{path}{row.column}" if path else "" for key, path in places.items()}
-    return Tagging(**{**addresses, "words": words, "tags": tags, "types": row.types, "quotes": "raw", **options})
+    own = {"quotes": "raw"} if row.kind == "tsv" else {}
+    return Tagging(**{**addresses, "words": words, "tags": tags, "types": row.types, **own, **options})
 
 
 def _file(folder: Path, names: Sequence[str]) -> Path | None:

@@ -365,11 +365,11 @@ def test_the_other_version_is_refused_and_foreign_predictions_are_said(files, tm
             v1.score_file(path, "validation")
     path.write_text('{"who": "Eiffel"}')
     (tmp_path / "null_odds.json").write_text('{"who": NaN}')
-    with pytest.raises(ValueError, match="null_odds.json: 'who' has the value nan"):
+    with pytest.raises(ValueError, match=r"null_odds.json: 'who' has the value nan"):
         two.score_file(path, "validation")
     # answers of some questions alone, and of none at all
     squad_file(tmp_path / "some.json", (CONTEXT, [asked("who", "?", CONTEXT, "Eiffel"), {"id": "q", "question": "?"}]))
-    with pytest.raises(ValueError, match="some.json: 1 of 2 questions have no answers .*the first is 'q'"):
+    with pytest.raises(ValueError, match=r"some.json: 1 of 2 questions have no answers .*the first is 'q'"):
         task("squad", str(tmp_path / "some.json")).score_file(path, "validation")
     squad_file(tmp_path / "hidden.json", (CONTEXT, [{"id": "q", "question": "?", "answers": []}]))
     assert len(task("squad", str(tmp_path / "hidden.json")).examples("validation", tokenizers["bert"]).questions) == 1

@@ -290,7 +290,7 @@ def test_one_file_is_for_evaluation(folder, tmp_path, tokenizer):
         (folder / name).unlink()
     alone = ner("conll2003", str(folder / "eng.testa"))
     assert len(alone.examples("validation", tokenizer).sentences) == len(ner("conll2003", str(folder)).sentences("validation")) == 3
-    with pytest.raises(FileNotFoundError, match="there is no file .*eng.train"):
+    with pytest.raises(FileNotFoundError, match=r"there is no file .*eng.train"):
         ner("conll2003", str(folder)).sentences("train")
     with pytest.raises(ValueError, match="there is no split 'dev'; there are: train, validation, test"):
         alone.sentences("dev")
@@ -299,5 +299,5 @@ def test_one_file_is_for_evaluation(folder, tmp_path, tokenizer):
 def test_sentences_of_which_some_have_no_tags_are_not_scored(tmp_path, tokenizer):
     (tmp_path / "a.jsonl").write_text('{"words": "the a", "tags": "O B-X"}\n{"words": "the", "tags": null}\n')
     task = Tagging(f"jsonl:{tmp_path / 'a.jsonl'}", f"jsonl:{tmp_path / 'a.jsonl'}")
-    with pytest.raises(ValueError, match="a.jsonl: row 1, word 0: 1 of 2 sentences have no tags to score against"):
+    with pytest.raises(ValueError, match=r"a.jsonl: row 1, word 0: 1 of 2 sentences have no tags to score against"):
         task.baseline(task.examples("validation", tokenizer))
