@@ -1,19 +1,27 @@
-"""Checkpoints of a run: saved in the background, whole or not at all, the newest and the best kept (Orbax)."""
+"""Checkpoints of a run: saved in the background, whole or not at all, the newest and the best kept (Orbax).
 
+A checkpoint that was damaged on the disk is found by its checksums (seal.py), named and set aside.
+"""
+
+import base64
 import contextlib
 import json
 import logging
 import math
 import pathlib
 import sys
+import threading
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
 
 from bertvariants_jax.files import write_file
+from bertvariants_jax.training import seal
 
 # fields of a run's config that may differ when it is resumed: they change how it runs, not what it computes
 FREE = ("mesh", "parallel", "accumulate", "log_every", "eval_every", "save_every", "keep_last", "workers")
@@ -56,24 +64,47 @@ class Keep:
         return [i >= newest or checkpoint is best for i, checkpoint in enumerate(checkpoints)]
 
 
+class Scored(NamedTuple):
+    """A checkpoint's step and metrics, if it has any."""
+
+    step: int
+    metrics: dict[str, float] | None
+
+
 class Checkpoints:
     """The checkpoints of one run, RUN/checkpoints/<step>; use as a context manager.
 
-    reading: leave the folder as it is, another run's.
+    Damaged ones are renamed to damaged-<step>, which is said on stderr: those that cannot be read when the folder is
+    opened, and others when they are to be restored.
+    reading: leave the folder as it is, another run's; what is damaged there is refused.
     Raises CheckpointError where the folder cannot be written.
     """
 
     def __init__(self, folder, keep: Keep = Keep(), reading: bool = False):
-        self.folder, self.keep = pathlib.Path(folder).absolute(), keep
+        self.folder, self.keep, self.reading = pathlib.Path(folder).absolute(), keep, reading
+        self._sealing: threading.Thread | None = None
+        self._failure: Exception | None = None   # of what is done in the background
         logging.getLogger("absl").addFilter(not_orbax)
         try:
             if not reading:
                 self.folder.mkdir(parents=True, exist_ok=True)
+                if jax.process_index() == 0:
+                    for step in seal.steps_in(self.folder):
+                        if fault := seal.find_fault(self.folder / str(step), thorough=False):
+                            self._rename(step, fault)
+                wait_for_all("checkpoints are looked over")
+            elif faults := [f"the checkpoint of step {step} is damaged ({fault})" for step in seal.steps_in(self.folder)
+                            if (fault := seal.find_fault(self.folder / str(step), thorough=False))]:
+                raise CheckpointError(f"{self.folder}: {'; '.join(faults)}. Take it out, or run that run again")
             self._orbax = ocp.training.Checkpointer(
-                self.folder, preservation_policy=keep, cleanup_tmp_directories=not reading,
+                self.folder, preservation_policy=self, cleanup_tmp_directories=not reading,
                 save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1))
+        except CheckpointError:
+            raise
         except OSError as error:
             raise CheckpointError(f"cannot write checkpoints to {self.folder}: {reason(error)}") from error
+        self._metrics = {found.step: seal.read_seal(self.folder / str(found.step))["metrics"] or found.metrics
+                         for found in self._orbax.checkpoints}
 
     def __enter__(self):
         return self
@@ -93,13 +124,35 @@ class Checkpoints:
     @property
     def best(self) -> tuple[int, dict[str, float]] | None:
         """(step, metrics) of the best checkpoint, or None."""
-        best = self.keep.best(self._orbax.checkpoints)
+        best = self.keep.best(self._scored(self._orbax.checkpoints))
         return best and (best.step, dict(best.metrics))
 
-    def save(self, step: int, state: dict[str, Any], *, data=None, config=None, metrics=None) -> None:
+    def should_preserve(self, checkpoints, *, context):
+        """Orbax's question: a bool for each checkpoint."""
+        return self.keep.should_preserve(self._scored(checkpoints), context=context)
+
+    def _scored(self, checkpoints) -> list[Scored]:
+        return [Scored(found.step, self._metrics.get(found.step)) for found in checkpoints]
+
+    def metrics(self, step: int) -> dict[str, float] | None:
+        """What the evaluation of a checkpoint gave, None where there was none."""
+        return self._metrics.get(step)
+
+    def score(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Give a saved checkpoint the metrics of an evaluation that came after it."""
+        self.wait()
+        self._metrics[step] = {key: float(value) for key, value in metrics.items()}
+        if jax.process_index() == 0:
+            try:
+                content = seal.read_seal(self.folder / str(step))
+                seal.write_seal(self.folder / str(step), {**content, "metrics": self._metrics[step]})
+            except (OSError, ValueError) as error:
+                raise self.failed(f"cannot keep the metrics of step {step}", error) from error
+
+    def save(self, step: int, state: dict[str, Any], *, data=None, config=None, metrics=None, **notes) -> None:
         """Begin to save; waits for the save before this one, not for this one.
 
-        state: arrays, with a key "params". data, config: JSON. metrics: name -> float, for the best.
+        state: arrays, with a key "params". data, config, notes: JSON. metrics: name -> float, for the best.
         A step that is already there is left as it is.
         """
         if any(checkpoint.step == step for checkpoint in self._orbax.checkpoints):
@@ -110,58 +163,174 @@ class Checkpoints:
         # One host writes all of an array anyway: without this each replica's slice of each array is a program to compile.
         context = ocp.Context()
         context.array.saving.use_replica_parallel = jax.process_count() > 1
+        self._metrics[step] = metrics
         try:
             with context:
-                self._orbax.save_checkpointables_async(
+                response = self._orbax.save_checkpointables_async(
                     step, {"params": state["params"], "rest": rest}, force=True, metrics=metrics,
-                    custom_metadata={"data": data, "config": config})
+                    custom_metadata={"data": data, "config": config, **notes})
         except Exception as error:  # whatever Orbax or TensorStore makes of a full disk
             raise self.failed(f"cannot save the checkpoint of step {step}", error) from error
+        if jax.process_index() == 0:
+            self._sealing = threading.Thread(target=self._seal, args=(step, response), daemon=True)
+            self._sealing.start()
+
+    def _seal(self, step: int, response) -> None:
+        """Wait until a checkpoint is whole, then write its checksums; in a thread of its own."""
+        try:
+            response.result()
+            seal.seal(self.folder / str(step))
+        except Exception as error:
+            self._failure = error
 
     def wait(self) -> None:
-        """Wait until the save under way is whole on disk."""
+        """Wait until the save under way is whole on disk, with its checksums."""
         try:
             self._orbax.wait()
+            self._join()
         except Exception as error:
             raise self.failed("cannot save a checkpoint", error) from error
+
+    def _join(self) -> None:
+        """Wait for the checksums; raise what became of them."""
+        if self._sealing is not None:
+            self._sealing.join()
+        failure, self._sealing, self._failure = self._failure, None, None
+        if failure is not None:
+            raise failure
 
     def close(self) -> None:
         """Wait and close."""
         try:
             self._orbax.close()
+            self._join()
         except Exception as error:
             raise self.failed("cannot save a checkpoint", error) from error
 
     def restore(self, abstract: dict[str, Any], step: int | None = None) -> tuple[int, dict[str, Any], Any]:
-        """(step, state, data) of the newest checkpoint or of `step`, laid out as `abstract` says.
+        """(step, state, data) of the newest checkpoint that is whole or of `step`, laid out as `abstract` says.
 
-        abstract: shapes with shardings, of any mesh. CheckpointError where there is none or it does not fit.
+        abstract: shapes with shardings, of any mesh. Newer ones that are damaged are set aside.
+        CheckpointError where there is none or it does not fit.
         """
-        step = self.latest if step is None else step
-        if step is None:
-            raise CheckpointError(f"no checkpoint in {self.folder}")
         rest = {key: value for key, value in abstract.items() if key != "params"}
+        self.wait()
+        chosen = step
+        while True:
+            step = self.latest if chosen is None else chosen
+            if step is None:
+                self.refuse_damaged()
+                raise CheckpointError(f"no checkpoint in {self.folder}")
+            fault, error = self._fault(step), None
+            if fault is None:
+                try:
+                    found = self._orbax.load_checkpointables(step, {"params": abstract["params"], "rest": rest})
+                    return step, {"params": found["params"], **found["rest"]}, self.notes(step)["data"]
+                except Exception as failure:
+                    fault, error = reason(failure), failure
+                if self._fits(step, abstract, error):
+                    raise self.failed(f"cannot restore step {step}", error) from error
+            self.set_aside(step, fault)
+            if chosen is not None:
+                raise CheckpointError(f"the checkpoint of step {step} in {self.folder} is damaged: {fault}") from error
+
+    def notes(self, step: int) -> dict[str, Any]:
+        """What was saved with a checkpoint besides its arrays: data, config and other notes."""
         try:
-            found = self._orbax.load_checkpointables(step, {"params": abstract["params"], "rest": rest})
-            notes = self._orbax.checkpointables_metadata(step).custom_metadata
-        except Exception as error:
-            raise self.failed(f"cannot restore step {step}", error) from error
-        return step, {"params": found["params"], **found["rest"]}, notes["data"]
+            return seal.read_notes(self.folder / str(step))
+        except ValueError as error:
+            raise self.failed(f"cannot read the notes of step {step}", error) from error
 
     def params(self, abstract, step: int | None = None):
-        """The parameters alone, on the host as numpy arrays of `abstract`'s shapes and dtypes."""
+        """The parameters alone, on the host as numpy arrays of `abstract`'s shapes and dtypes.
+
+        A checkpoint that is damaged is set aside, and CheckpointError says which is left.
+        """
+        self.wait()
         step = self.latest if step is None else step
+        if fault := self._fault(step, ("params",)):
+            name = "the best checkpoint" if self.best and self.best[0] == step else "the checkpoint"
+            self.set_aside(step, fault)
+            left = self.best[0] if self.keep.metric and self.best else self.latest
+            raise CheckpointError(
+                f"{name} of {self.folder}, step {step}, is damaged: {fault}. It is set aside as damaged-{step}; " + (
+                    "no other is left" if left is None else f"run again to go on with step {left}"))
         target = jax.tree.map(lambda x: np.empty(x.shape, x.dtype), abstract)
         try:
             return self._orbax.load_checkpointables(step, {"params": target})["params"]
         except Exception as error:
             raise self.failed(f"cannot restore the parameters of step {step}", error) from error
 
+    def set_aside(self, step: int, fault: str) -> None:
+        """Rename a damaged checkpoint, so that it is none any more, and say so."""
+        if self.reading:
+            raise CheckpointError(f"the checkpoint of step {step} in {self.folder} is damaged: {fault}. "
+                                  "Run that run again: it goes on from the one before")
+        if jax.process_index() == 0:
+            self._rename(step, fault)
+        wait_for_all(f"checkpoint {step} is set aside")
+        self._metrics.pop(step, None)
+        self._orbax.reload()
+
+    def _rename(self, step: int, fault: str) -> None:
+        place = seal.set_aside(self.folder / str(step))
+        print(f"the checkpoint of step {step} is damaged ({fault}): set aside as {place}", file=sys.stderr, flush=True)
+
+    def _fault(self, step: int, parts: tuple[str, ...] = ()) -> str | None:
+        """What is wrong with a checkpoint's files; the first process reads them for all."""
+        if step not in [found.step for found in self._orbax.checkpoints]:
+            raise CheckpointError(f"there is no checkpoint of step {step} in {self.folder}")
+        fault, failure = None, None
+        if jax.process_index() == 0:
+            try:
+                fault = seal.find_fault(self.folder / str(step), parts)
+            except OSError as error:
+                failure = error
+        if jax.process_count() > 1:
+            faulty, failed = multihost_utils.broadcast_one_to_all(np.array([fault is not None, failure is not None]))
+            fault = fault or ("the first process says what is wrong with it" if faulty else None)
+            failure = failure or (OSError("the first process says why") if failed else None)
+        if failure is not None:
+            raise self.failed(f"cannot read the checkpoint of step {step}", failure) from failure
+        return fault
+
+    def _fits(self, step: int, abstract: dict[str, Any], error: Exception) -> bool:
+        """Whether a checkpoint that could not be restored is good for all that is known: it is another state's, or the
+        machine failed."""
+        if seal.read_seal(self.folder / str(step))["files"] or isinstance(error, RuntimeError | MemoryError):
+            return True
+        try:
+            stored = self._orbax.checkpointables_metadata(step).metadata
+            stored = {"params": stored["params"], **stored["rest"]}
+            return any(shapes_of(stored[key]) != shapes_of(abstract[key]) for key in abstract if key != "rng")
+        except Exception:  # whatever Orbax makes of files that are damaged
+            return False
+
+    def refuse_damaged(self) -> None:
+        """Raise CheckpointError where checkpoints were set aside and none is left: the run would begin again."""
+        names = sorted(path.name for path in self.folder.glob("damaged-*"))
+        if self.latest is None and names:
+            raise CheckpointError(f"no good checkpoint is left in {self.folder}, only {', '.join(names)}. "
+                                  "Begin in another folder, or delete this one")
+
     def failed(self, what: str, error: Exception) -> CheckpointError:
         """The error to raise when `what` failed: the reason, and the last good checkpoint."""
-        good = sorted(int(path.name) for path in self.folder.glob("*") if path.name.isdigit())
+        good = [step for step in seal.steps_in(self.folder)
+                if seal.find_fault(self.folder / str(step), thorough=False) is None]
         kept = f"the last good checkpoint is {self.folder / str(good[-1])}" if good else "there is no good checkpoint"
         return CheckpointError(f"{what} in {self.folder}: {reason(error)}; {kept}")
+
+
+def shapes_of(tree) -> dict[str, tuple[int, ...]]:
+    """Path -> shape of a tree's leaves, alike for the tuples of a state and the lists of a checkpoint's metadata."""
+    return {"/".join(str(getattr(key, "key", getattr(key, "idx", getattr(key, "name", key)))) for key in path):
+            tuple(leaf.shape) for path, leaf in jax.tree_util.tree_leaves_with_path(tree) if hasattr(leaf, "shape")}
+
+
+def wait_for_all(what: str) -> None:
+    """On several hosts, wait until each has come here."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(what)
 
 
 def not_orbax(record: logging.LogRecord) -> bool:
@@ -175,6 +344,81 @@ def reason(error: Exception) -> str:
     return text.strip().splitlines()[0] if text.strip() else type(error).__name__
 
 
+KEPT = "tokenizer"  # folder of a run whose files each checkpoint keeps a copy of
+
+
+def kept_files(folder) -> dict[str, str]:
+    """Name -> content (base64) of the files of RUN/tokenizer."""
+    folder = pathlib.Path(folder)
+    return {f"{KEPT}/{path.name}": base64.b64encode(path.read_bytes()).decode("ascii")
+            for path in sorted((folder / KEPT).glob("[!.]*")) if path.is_file()}
+
+
+def recover(folder) -> None:
+    """Put config.json and the tokenizer's files of a run back where they are lost or damaged, from its newest checkpoint.
+
+    Raises CheckpointError where they cannot be written.
+    """
+    folder = pathlib.Path(folder)
+    if jax.process_index() == 0 and (newest := newest_notes(folder)) is not None:
+        step, notes = newest
+        files = {name: base64.b64decode(content) for name, content in (notes.get("files") or {}).items()}
+        if not readable(folder / "config.json") and notes.get("config"):
+            files["config.json"] = (json.dumps(notes["config"], indent=2) + "\n").encode()
+        try:
+            for name, content in files.items():
+                if write_file(folder / name, content):
+                    print(f"{folder / name} was lost or changed: taken from the checkpoint of step {step}",
+                          file=sys.stderr, flush=True)
+        except OSError as error:
+            raise CheckpointError(f"cannot write to {folder}: {reason(error)}") from error
+    wait_for_all("a run's files are there")
+
+
+def newest_notes(folder) -> tuple[int, dict[str, Any]] | None:
+    """(step, notes) of a run's newest checkpoint whose notes can be read."""
+    checkpoints = pathlib.Path(folder) / "checkpoints"
+    for step in reversed(seal.steps_in(checkpoints)):
+        if seal.find_fault(checkpoints / str(step), thorough=False) is None:
+            return step, seal.read_notes(checkpoints / str(step))
+    return None
+
+
+def readable(path: pathlib.Path) -> bool:
+    """Whether a file holds a JSON object."""
+    try:
+        seal.read_json(path)
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def run_config(folder) -> dict[str, Any]:
+    """config.json of a run, from its newest checkpoint where the file is lost or damaged.
+
+    Raises FileNotFoundError or ValueError where neither is there.
+    """
+    path = pathlib.Path(folder) / "config.json"
+    if not readable(path) and (newest := newest_notes(folder)) is not None and newest[1].get("config"):
+        return newest[1]["config"]
+    if not path.exists():
+        raise FileNotFoundError(f"{folder} is not a run: it has no config.json")
+    return seal.read_json(path)
+
+
+def refuse_foreign(folder, step: int, theirs: dict[str, Any], ours: dict[str, Any]) -> None:
+    """Raise ValueError where the checkpoint of `step` was saved by a run of another model, optimizer or seed."""
+    free = {*FREE, "steps", "epochs", "batch_size"}   # they follow from the data too
+    parts = ("settings", "optim", "model")
+    there, here = (dict(flat({key: config[key] for key in parts if key in config}))
+                   for config in (theirs, json.loads(json.dumps(ours))))
+    differ = [f"{name} is {there[name]!r} there and {here[name]!r} here" for name in sorted({*there} & {*here})
+              if there[name] != here[name] and not set(name.split(".")) & free]
+    if differ:
+        raise ValueError(f"{pathlib.Path(folder) / str(step)} is a checkpoint of another run: {'; '.join(differ)}. "
+                         "Take it out of the folder")
+
+
 def claim(folder, config: dict[str, Any], data_changed: bool = False, defaults: dict[str, Any] | None = None) -> None:
     """Make `folder` this run's, and write its config.json.
 
@@ -184,6 +428,7 @@ def claim(folder, config: dict[str, Any], data_changed: bool = False, defaults: 
     say how it runs may); CheckpointError where the folder cannot be written.
     """
     path, config = pathlib.Path(folder) / "config.json", json.loads(json.dumps(config))
+    recover(folder)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists():

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import math
+import os
 import pathlib
 import secrets
 import sys
@@ -51,6 +52,11 @@ class Log:
         if self._board is not None:
             self._board(step, values)
         self._show(step, values)
+
+    def sync(self) -> None:
+        """Wait until the lines are on the disk: a checkpoint counts on those before it."""
+        if self._file is not None:
+            os.fsync(self._file.fileno())
 
     def advance(self, step: int) -> None:
         """Move the bar."""

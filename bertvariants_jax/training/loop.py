@@ -2,6 +2,9 @@
 
 Steps are queued ahead of the devices and their numbers are read two steps late, so the host never stops
 them; metrics.jsonl, checkpoints, evaluation and export hang on the loop as arguments.
+
+A run that is stopped and resumed writes what an uninterrupted one writes: a checkpoint keeps the interval that is not
+logged yet, and an evaluation that the stop left out is made up.
 """
 
 import contextlib
@@ -22,7 +25,7 @@ import numpy as np
 
 from bertvariants_jax.objectives.objective import Objective
 from bertvariants_jax.training import flops, step
-from bertvariants_jax.training.checkpoints import Checkpoints, Keep, claim
+from bertvariants_jax.training.checkpoints import Checkpoints, Keep, claim, kept_files, refuse_foreign
 from bertvariants_jax.training.log import Log, read_metrics
 from bertvariants_jax.training.optimizer import Optim, build, schedule, steps_of
 from bertvariants_jax.training.sharding import Mesh, batch_parts, make_mesh
@@ -152,14 +155,16 @@ def train(objective: Objective, data: Iterable, settings: Settings, optim: Optim
 
     with Checkpoints(out / "checkpoints", keep) as checkpoints, stop_signals() as stop:
         stream = iter(data)
-        state, rng, done = begin(program, checkpoints, stream, settings, params, data_changed)
+        state, rng, done, notes = begin(program, checkpoints, stream, settings, params, config, data_changed)
         with Log(out, settings.steps, done, active=first) as log:
-            latest = known_metrics(out, done)
+            latest, logged = known_metrics(out, done)
             if done:
                 before = f" of {settings.continue_from}" if checkpoints.latest is None else ""
                 log.say(f"resumed from step {done}{before}")
-            run = Run(program_of, checkpoints, log, settings, config, latest, flops_per_step, tokens_per_step)
-            stopped_by = run.steps(state, rng, stream, done, evaluate, stop)
+            run = Run(program_of, checkpoints, log, settings, {"config": config, "files": kept_files(out)}, latest,
+                      flops_per_step, tokens_per_step)
+            run.go_on(done, notes, logged)
+            stopped_by = run.steps(state, rng, stream, evaluate, stop)
         checkpoints.wait()
         best = checkpoints.best if settings.keep_best else None
         if best:
@@ -176,21 +181,23 @@ def train(objective: Objective, data: Iterable, settings: Settings, optim: Optim
         return Outcome(run.done, latest, stopped_by)
 
 
-def begin(program: step.Program, checkpoints: Checkpoints, stream, settings: Settings, params,
+def begin(program: step.Program, checkpoints: Checkpoints, stream, settings: Settings, params, config: dict[str, Any],
           data_changed: bool = False):
-    """(state, the run's key, steps done): from the newest checkpoint, with the data put where it was, from the phase before,
-    or fresh."""
+    """(state, the run's key, steps done, notes): from the newest checkpoint, with the data put where it was, from the phase
+    before, or fresh, with no notes."""
     first, run = jax.random.split(jax.random.key(settings.seed))
     rng = jax.jit(lambda key: key, out_shardings=program.abstract["step"].sharding)(run)
     key = jax.ShapeDtypeStruct(rng.shape, rng.dtype, sharding=rng.sharding)
+    checkpoints.refuse_damaged()
     if checkpoints.latest is None and settings.continue_from:
         state, done = hand_over({**program.abstract, "rng": key}, settings)
-        return state, rng, done
+        return state, rng, done, None
     if checkpoints.latest is None:
-        return program.start(first, params), rng, 0
+        return program.start(first, params), rng, 0, None
+    refuse_foreign(checkpoints.folder, checkpoints.latest, checkpoints.notes(checkpoints.latest)["config"] or {}, config)
     done, state, position = checkpoints.restore({**program.abstract, "rng": key})
     stream.set_state(position, **({"data_changed": True} if data_changed else {}))
-    return state, state.pop("rng"), done
+    return state, state.pop("rng"), done, checkpoints.notes(done)
 
 
 def hand_over(abstract: dict[str, Any], settings: Settings) -> tuple[dict[str, Any], int]:
@@ -211,37 +218,74 @@ def hand_over(abstract: dict[str, Any], settings: Settings) -> tuple[dict[str, A
     return state, done
 
 
-def known_metrics(out: pathlib.Path, done: int) -> dict[str, float]:
-    """The last value of each metric that the run has logged up to step `done`."""
-    path, latest = out / "metrics.jsonl", {}
+def known_metrics(out: pathlib.Path, done: int) -> tuple[dict[str, float], set[str]]:
+    """(the last value of each metric that the run has logged up to step `done`, the metrics logged at that step)."""
+    path, latest, logged = out / "metrics.jsonl", {}, set()
     for line in read_metrics(path) if done and path.exists() else []:
-        latest.update({key: math.nan if value is None else value for key, value in line.items()
-                       if key not in ("step", "time")})
-    return latest
+        values = {key: math.nan if value is None else value for key, value in line.items() if key not in ("step", "time")}
+        if line["step"] <= done:    # another process may be about to drop the rest
+            latest.update(values)
+        if line["step"] == done:
+            logged.update(values)
+    return latest, logged
+
+
+class Interval:
+    """Sums and weights of the steps since the last line of metrics.jsonl."""
+
+    def __init__(self, sums: dict[str, list[float]] | None = None, step: int = 0):
+        self.sums, self.step = dict(sums or {}), step
+
+    def add(self, step: int, metrics: dict[str, np.ndarray]) -> None:
+        """Add a step's metrics, in the order of steps: a sum that is carried over a stop is the same to the bit."""
+        for key, pair in metrics.items():
+            total, weight = np.asarray(pair, np.float64).tolist()
+            before = self.sums.get(key, [0.0, 0.0])
+            self.sums[key] = [total, weight] if key == "learning_rate" else [before[0] + total, before[1] + weight]
+        self.step = step
+
+    def means(self) -> dict[str, float]:
+        """Each metric's mean by weight; of the learning rate the last."""
+        return {key: total / weight for key, (total, weight) in self.sums.items() if weight and key != "finite"}
 
 
 class Run:
     """The state of a loop under way: steps queued, the interval that is being measured, the clock."""
 
-    def __init__(self, program_of, checkpoints, log, settings, config, latest, flops_per_step, tokens_per_step):
+    def __init__(self, program_of, checkpoints, log, settings, notes, latest, flops_per_step, tokens_per_step):
         self.program_of, self.checkpoints, self.log, self.settings = program_of, checkpoints, log, settings
-        self.config, self.latest, self.flops, self.tokens = config, latest, flops_per_step, tokens_per_step
+        self.notes, self.latest, self.flops, self.tokens = notes, latest, flops_per_step, tokens_per_step
         self.done = 0
+        self.resumed = False             # from a checkpoint of its own
+        self.logged: set[str] = set()    # metrics in metrics.jsonl of the step that the run resumes from
         self.queued: deque = deque()     # (step, metrics) on the devices
-        self.interval: list = []         # (step, metrics) finished and not yet logged
+        self.finished: list = []         # (step, metrics) finished and not yet in the interval
+        self.interval = Interval()
         self.clock: float | None = None  # when the interval began, moved on by what was not training
         self.timed = 0                   # steps of the interval that the clock covers
         self.full = 0.0                  # the same in full batches
         self.waited = 0.0
 
-    def steps(self, state, rng, stream, done: int, evaluate, stop) -> str:
-        """Take the steps from `done` on; returns what ended them."""
-        settings, self.done = self.settings, done
-        if done >= settings.steps:
-            return "steps"
-        batch, position = self.pull(stream)
-        if batch is None and not done:
+    def go_on(self, done: int, notes: dict[str, Any] | None, logged: set[str]) -> None:
+        """Begin behind step `done`, where this run's own checkpoint has notes; of an earlier version they lack the interval."""
+        self.done, self.resumed, self.logged = done, notes is not None, logged
+        if notes and notes.get("interval") and "loss" not in logged:
+            self.interval = Interval(notes["interval"]["sums"], notes["interval"]["step"])
+
+    def steps(self, state, rng, stream, evaluate, stop) -> str:
+        """Take the steps that are left; returns what ended them."""
+        settings = self.settings
+        if self.resumed and (stopped_by := stop(self.done)):
+            return stopped_by
+        last = self.done >= settings.steps
+        batch, position = (None, None) if last else self.pull(stream)
+        if batch is None and not self.resumed:
             raise ValueError("the data gave no batch: is it smaller than one batch?")
+        if self.resumed:
+            if batch is None:
+                self.write()
+            if evaluate is not None and (batch is None or due(self.done, settings.eval_every)):
+                self.make_up(evaluate, state["params"])
         while batch is not None:
             state, metrics = self.program_of(settings.rows_at(self.done)).step(state, batch, rng)
             self.done += 1
@@ -255,12 +299,14 @@ class Run:
             stopped_by = stop(self.done)
             ends = batch is None or stopped_by is not None
             scores, best, failure = None, False, None
+            if batch is None and not stopped_by:
+                self.finish(0)
+                self.write()  # before the save: a kill right after it would lose the line
             if evaluate is not None and not stopped_by and (ends or due(self.done, settings.eval_every)):
                 self.finish(0)
                 try:
                     with self.paused():
-                        scores = {key.removeprefix("eval/"): float(value)
-                                  for key, value in evaluate(state["params"], self.done).items()}
+                        scores = self.scores(evaluate, state["params"])
                         self.record({f"eval/{key}": value for key, value in scores.items()})
                         best = self.is_best(scores)
                 except Exception as error:  # whatever became of the evaluation, the steps are kept
@@ -268,16 +314,28 @@ class Run:
             if ends or due(self.done, settings.save_every) or best or failure:
                 self.finish(0)
                 with self.paused():
-                    self.checkpoints.save(self.done, {**state, "rng": rng}, data=here, config=self.config,
-                                          metrics=scores)
+                    self.sync()
+                    self.checkpoints.save(self.done, {**state, "rng": rng}, data=here, metrics=scores, **self.notes,
+                                          interval={"sums": self.interval.sums, "step": self.interval.step})
             if failure:
                 self.checkpoints.wait()
                 raise failure
             if ends:
-                self.write()
                 return stopped_by or ("steps" if last else "data")
-        self.write()
-        return "data"
+        return "steps" if last else "data"
+
+    def scores(self, evaluate, params) -> dict[str, float]:
+        return {key.removeprefix("eval/"): float(value) for key, value in evaluate(params, self.done).items()}
+
+    def make_up(self, evaluate, params) -> None:
+        """The evaluation of the step that the run resumes from, if a stop, a kill or a fault left it out."""
+        scores = self.checkpoints.metrics(self.done)
+        if scores is None:
+            scores = self.scores(evaluate, params)
+            self.is_best(scores)  # raises where the metric is not there
+            self.checkpoints.score(self.done, scores)
+        if not any(key.startswith("eval/") for key in self.logged):
+            self.record({f"eval/{key}": value for key, value in scores.items()})
 
     def pull(self, stream):
         """(the next batch on the devices, the data's state after it), or (None, None) at the data's end."""
@@ -305,7 +363,7 @@ class Run:
         while len(self.queued) > queue:
             at, metrics = self.queued.popleft()
             jax.block_until_ready(metrics)
-            self.interval.append((at, metrics))
+            self.finished.append((at, metrics))
             if self.clock is not None:
                 self.timed += 1
                 self.full += self.settings.rows_at(at - 1) / self.settings.batch_size
@@ -313,20 +371,22 @@ class Run:
             if due(at, self.settings.log_every):
                 self.write()
         if queue == 0:
-            self.check([(at, jax.device_get(metrics)) for at, metrics in self.interval])
+            self.check(self.collect())
+
+    def collect(self) -> list:
+        """Add the steps that are finished to the interval; gives (step, metrics) of them on the host."""
+        found = [(at, jax.device_get(metrics)) for at, metrics in self.finished]
+        for at, metrics in found:
+            self.interval.add(at, metrics)
+        self.finished = []
+        return found
 
     def write(self) -> None:
         """Log the interval and begin a new one."""
-        if not self.interval:
+        found = self.collect()
+        if not self.interval.sums:
             return
-        found = [(at, jax.device_get(metrics)) for at, metrics in self.interval]
-        at, now = found[-1][0], time.monotonic()
-        values = {}
-        for key in found[-1][1]:
-            total = np.sum([np.asarray(metrics[key], np.float64) for _, metrics in found], axis=0)
-            if total[1]:
-                values[key] = float(total[0] / total[1])
-        values["learning_rate"] = float(found[-1][1]["learning_rate"][0])
+        at, values, now = self.interval.step, self.interval.means(), time.monotonic()
         if self.timed and now > self.clock:
             seconds = now - self.clock
             values["steps_per_second"] = self.timed / seconds
@@ -337,9 +397,8 @@ class Run:
                 used = flops.mfu(self.flops, seconds / self.full)
                 speed = self.flops * self.full / seconds / 1e9
                 values |= {"gflops_per_second": speed} if used is None else {"mfu": used}
-        values.pop("finite")
         self.record(values, at)
-        self.interval, self.timed, self.full, self.waited = [], 0, 0.0, 0.0
+        self.interval, self.timed, self.full, self.waited = Interval(), 0, 0.0, 0.0
         if self.clock is not None:
             self.clock = now
         self.check(found)
@@ -360,6 +419,12 @@ class Run:
         self.latest.update(values)
         try:
             self.log(self.done if at is None else at, values)
+        except OSError as error:
+            raise self.checkpoints.failed("cannot write the log", error) from error
+
+    def sync(self) -> None:
+        try:
+            self.log.sync()
         except OSError as error:
             raise self.checkpoints.failed("cannot write the log", error) from error
 
