@@ -30,6 +30,15 @@ from bertvariants_jax.models.config import Config
 from bertvariants_jax.models.variant import Network, Variant
 from bertvariants_jax.objectives.objective import Objective
 from bertvariants_jax.origin import describe_data, describe_parts
+from bertvariants_jax.remarks import (
+    remarks_on_classes,
+    remarks_on_length,
+    remarks_on_settings,
+    remarks_on_start,
+    remarks_on_task,
+    remarks_on_tokenizers,
+    remarks_on_vocabulary,
+)
 from bertvariants_jax.tasks.choice import Choice
 from bertvariants_jax.tasks.classify import Classify
 from bertvariants_jax.tasks.detect import Detect
@@ -265,7 +274,10 @@ def run(recipe: Recipe, out: str | Path, data_changed: bool = False) -> Outcome:
     settings = replace(settings, batch_size=work.train.maker.batch_size * settings.batch_size // settings.data_rows)
     if settings.epochs:
         whole = math.ceil(settings.epochs * len(work.train.maker.examples) / settings.batch_size)
+        say(*remarks_on_length(settings, whole))
         settings = replace(settings, steps=min(settings.steps or whole, whole))
+
+    say(*remarks_on_settings(settings, recipe.optim, recipe.compute.param_dtype))
 
     # made before the first step, so that its faults cost none
     mesh = mesh_of(settings) if settings.parallel == "mesh" else None
@@ -300,10 +312,11 @@ def run(recipe: Recipe, out: str | Path, data_changed: bool = False) -> Outcome:
     return outcome
 
 
-def say(text: str) -> None:
-    """A line for the reader, of the first process."""
+def say(*lines: str) -> None:
+    """Lines for the reader, of the first process."""
     if jax.process_index() == 0:
-        print(text, file=sys.stderr)
+        for line in lines:
+            print(line, file=sys.stderr)
 
 
 def finished(out: Path) -> int:
@@ -376,6 +389,10 @@ def prepare(recipe: Recipe, out: Path) -> Work:
     """
     task, settings, start = recipe.task, recipe.settings, recipe.model.start
     companions, checkpoint = {name: load(folder) for name, folder in task.companions().items()}, None
+    if not start:
+        for name, instead in (("revision", ""), ("changes", ": fresh weights take --model.config")):
+            if getattr(recipe.model, name):
+                raise ValueError(f"model.{name} is about model.start, which is not given{instead}")
     if start:
         checkpoint = load(start, dtype=recipe.compute.dtype, param_dtype=recipe.compute.param_dtype,
                           revision=recipe.model.revision or None)
@@ -388,10 +405,14 @@ def prepare(recipe: Recipe, out: Path) -> Work:
             raise FileNotFoundError(f"{start} has no tokenizer files: give --model.tokenizer a folder")
         if unknown := set(recipe.model.changes) - {f.name for f in dataclasses.fields(checkpoint.config)}:
             raise ValueError(f"model.changes: {type(checkpoint.config).__name__} has no field {sorted(unknown)[0]!r}")
-        checkpoint = checkpoint.with_heads(*task.heads, seed=settings.seed, **changed, **recipe.model.changes)
-        network = replace(checkpoint.network, compute=recipe.compute)
-        if checkpoint.report.fresh and jax.process_index() == 0:
-            print(f"{start}: freshly initialised: {', '.join(checkpoint.report.fresh)}", file=sys.stderr)
+        loaded = checkpoint
+        checkpoint = loaded.with_heads(*task.heads, seed=settings.seed, **changed, **recipe.model.changes)
+        network, fresh = replace(checkpoint.network, compute=recipe.compute), checkpoint.report.fresh
+        if fresh:
+            say(f"{start}: freshly initialised: {', '.join(fresh)}")
+        if labels is not None:
+            say(*remarks_on_classes(loaded, fresh, task.heads, labels, start))
+        say(*remarks_on_start(recipe.model, loaded), *remarks_on_tokenizers(tokenizer, loaded.tokenizer, start))
     else:
         lent = [companion.tokenizer for companion in companions.values() if companion.tokenizer is not None]
         tokenizer = lent[0] if lent and not recipe.model.tokenizer else fresh_tokenizer(recipe, out)
@@ -406,12 +427,20 @@ def prepare(recipe: Recipe, out: Path) -> Work:
     for name, companion in companions.items():
         if companion.tokenizer is not None and pieces(companion.tokenizer) != pieces(tokenizer):
             raise ValueError(f"the {name} {task.companions()[name]} has another vocabulary than the model")
+        say(*remarks_on_tokenizers(tokenizer, companion.tokenizer, f"the {name} {task.companions()[name]}"))
+    lender = next((task.companions()[name] for name, companion in companions.items() if companion.tokenizer), "")
+    say(*remarks_on_vocabulary(recipe.model, tokenizer, recipe.model.tokenizer or start or lender),
+        *remarks_on_task(task, start))
     objective = task.objective(network, **companions)
     plain = task.objective(replace(network, compute=replace(network.compute, remat="none", attention="xla")), **companions)
     examples = task.examples(TRAIN, tokenizer, cache_folder() / "corpora", settings.batch_size)
     rows, dense = settings.data_rows, task.packed(examples) if network.variant.packs(network.config) else None
     if dense is not None and (fitting := packed_rows(dense, settings)):
         examples, rows = dense, fitting
+        say(f"several texts share a row: a batch of {settings.batch_size} is {rows} rows of {dense.length} tokens, "
+            f"{rows * len(dense.examples) / len(dense):.1f} texts on average")
+    elif dense is not None and settings.batch_warmup_from:
+        say("each text has a row of its own: batches that grow are counted in rows")
     data = pipeline(examples, batch_size=rows, seed=settings.seed, shuffle=task.shuffle,
                     corrupt=task.corrupt(examples, tokenizer, settings.seed), workers=recipe.workers,
                     check=fits(network, *(companion.network for companion in companions.values())),

@@ -204,6 +204,12 @@ class Classify(Task):
         return dataclasses.replace(self, names=labels, classes=ordered(self.values), positive=positive,
                                    spelled=ordered(self.spelled or own))
 
+    def unused(self, start: bool) -> dict[str, str]:
+        return super().unused(start) | ({"columns": "the file's header names its fields (--task.no-header if it has none)"}
+                                        if self.header and self.test_header else {}) | (
+            {"positive": "it is the class of the metric f1"} if "f1" not in self.metrics else {}) | (
+            {"classes": "a regression has none"} if self.regression else {})
+
     def source(self, split: str) -> Source:
         known = {TRAIN: self.data, VALIDATION: self.evaluation or self.data, TEST: self.test}
         if split not in known:

@@ -1,6 +1,8 @@
 """Pre-training by replaced-token detection: ELECTRA with the ablations of its paper, and DeBERTa-v3."""
 
 import functools
+import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -13,8 +15,9 @@ from bertvariants_jax.data.corrupt import quota
 from bertvariants_jax.data.pipeline import Examples
 from bertvariants_jax.data.replacement import mask_one_in_window, mask_with_replacement, most_predictions
 from bertvariants_jax.data.two_segments import two_segments
+from bertvariants_jax.names import flatten
 from bertvariants_jax.objectives.mlm import masked_lm
-from bertvariants_jax.objectives.rtd import TARGETS, replaced_tokens, share, untied
+from bertvariants_jax.objectives.rtd import TARGETS, Sharing, replaced_tokens, share, untied
 from bertvariants_jax.tasks.documents import Documents, check_rate, special
 
 
@@ -77,6 +80,12 @@ class Detect(Documents):
             raise ValueError(f"a frozen generator shares nothing: task.train 'discriminator' needs sharing 'none', not "
                              f"{self.sharing!r}")
 
+    def unused(self, start: bool) -> dict[str, str]:
+        sizes = ("generator_width", "generator_depth") if self.generator else ()
+        return super().unused(start) | dict.fromkeys(sizes, f"the generator {self.generator} has its own size") | (
+            {"mask_share": "masking 'windows' hides all places"} if self.masking == "windows" else {}) | (
+            {"segment_seed": "segments 'one' draws nothing"} if self.segments == "one" else {})
+
     @property
     def heads(self) -> tuple[str, ...]:
         return ("mlm",) if self.train == "generator" else TARGETS[self.target]
@@ -135,4 +144,21 @@ class Detect(Documents):
                 raise ValueError(f"the model cannot start from the generator {self.generator}, which has another size: "
                                  "give the model its config, or weights of its own (--model.start)")
             start = {**start, "encoder": begun["encoder"]}
-        return jax.device_get(untied(begun, start, share(self.sharing, made, network)))
+        sharing = share(self.sharing, made, network)
+        if jax.process_index() == 0:
+            for line in dropped(begun, start, sharing, self.generator):
+                print(line, file=sys.stderr)
+        return jax.device_get(untied(begun, start, sharing))
+
+
+def dropped(generator: Mapping[str, Any], model: Mapping[str, Any], sharing: Sharing, folder: str) -> list[str]:
+    """What sharing one embedding takes from a model that has values of its own, a line for each part."""
+    lines = []
+    for name in () if sharing.disentangled else sharing.parts:
+        theirs, own = (flatten(params["encoder"]["embeddings"][name]) for params in (generator, model))
+        worst = max(float(np.abs(np.asarray(own[leaf], np.float32) - np.asarray(theirs[leaf], np.float32)).max())
+                    for leaf in own)
+        if worst:
+            lines.append(f"{name} of the model's start and of the generator {folder} differ by up to {worst:.2g}: both get "
+                         "the generator's (--task.sharing none keeps both, disentangled goes on from both)")
+    return lines

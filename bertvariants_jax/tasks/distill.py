@@ -19,6 +19,8 @@ from bertvariants_jax.tasks.classify import Classify
 from bertvariants_jax.tasks.documents import Documents, check_rate, special
 from bertvariants_jax.tasks.squad import Squad
 
+STARTED = "the student begins with the weights of model.start, not with layers of its teacher"
+
 
 @dataclass(frozen=True)
 class Distil(Documents):
@@ -56,6 +58,9 @@ class Distil(Documents):
         for name in ("smoothing", "together", "max_predictions"):
             if getattr(self, name) < 0:
                 raise ValueError(f"task.{name} must not be negative, got {getattr(self, name)}")
+
+    def unused(self, start: bool) -> dict[str, str]:
+        return super().unused(start) | ({"layers": STARTED} if start else {})
 
     @property
     def heads(self) -> tuple[str, ...]:
@@ -100,6 +105,9 @@ class Taught:
     temperature: float = 2.0
     alpha_ce: float = 0.5
     alpha_label: float = 0.5
+
+    def unused(self, start: bool) -> dict[str, str]:
+        return super().unused(start) | ({"layers": STARTED} if start else {})
 
     def companions(self) -> dict[str, str]:
         return named_teacher(self.teacher)

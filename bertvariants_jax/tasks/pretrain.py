@@ -82,6 +82,16 @@ class Pretrain(Documents):
             raise ValueError(f"task.max_predictions is {self.max_predictions}, but masking 'fairseq' chooses up to {need} "
                              f"of {self.max_length} tokens: give that, or 0")
 
+    def unused(self, start: bool) -> dict[str, str]:
+        unused = super().unused(start)
+        if self.masking not in ("ngrams", "windows"):
+            unused["longest"] = f"masking {self.masking!r} hides no runs"
+        if self.pairs != "none":
+            return unused | {"cross_documents": f"pairs {self.pairs!r} are cut in another way"}
+        unused |= dict.fromkeys(("short_seq_prob", "pair_seed"), "there are no pairs")
+        return unused | ({"dupe_factor": "there are no pairs, and masks are drawn anew in each epoch"}
+                         if self.masks == "dynamic" else {})
+
     @property
     def heads(self) -> tuple[str, ...]:
         return ("mlm",) if self.pairs == "none" else ("mlm", "pair")

@@ -44,6 +44,10 @@ class Task:
         not there, would tell them."""
         return self
 
+    def unused(self, start: bool) -> dict[str, str]:
+        """Options that have no effect beside the others, and why; start: whether the model begins with weights."""
+        return {"held_out": "task.evaluation says what to evaluate on"} if getattr(self, "evaluation", "") else {}
+
     def texts(self) -> Iterable[str]:
         """Training text, for a tokenizer to be trained on."""
         raise NotImplementedError
