@@ -24,8 +24,7 @@ BOOLQ = [{"question": "who is a", "passage": "a good film", "label": True, "idx"
 UNITS = {"text": ["a good film", "a bad film"], "units": [[[2, 6]], [[2, 5]]]}
 
 
-def table(row: str) -> str:
-    return f"text\tlabel\n{row}a\t0\nb\t1\n"
+TABLE = "text\tlabel\na\t0\nb\t1\nc\t0\n"
 
 
 def lines(rows) -> str:
@@ -34,11 +33,11 @@ def lines(rows) -> str:
 
 # kind -> (file, content, (before, after) of a change, task of its folder)
 KINDS = {
-    "tsv": ("t.tsv", table(""), ("a\t0", "a\t1"), lambda f: Classify(f"tsv:{f}/t.tsv", f"tsv:{f}/t.tsv")),
-    "csv": ("t.csv", "text,label\na,0\nb,1\n", ("a,0", "a,1"), lambda f: Classify(f"csv:{f}/t.csv", f"csv:{f}/t.csv")),
-    "jsonl": ("t.jsonl", lines([{"text": "a", "label": 0}, {"text": "b", "label": 1}]), ('"label": 0', '"label": 1'),
+    "tsv": ("t.tsv", TABLE, ("a\t0", "a\t1"), lambda f: Classify(f"tsv:{f}/t.tsv", f"tsv:{f}/t.tsv")),
+    "csv": ("t.csv", "text,label\na,0\nb,1\nc,0\n", ("a,0", "a,1"), lambda f: Classify(f"csv:{f}/t.csv", f"csv:{f}/t.csv")),
+    "jsonl": ("t.jsonl", lines([{"text": text, "label": i % 2} for i, text in enumerate("abc")]), ('"label": 0', '"label": 1'),
               lambda f: Classify(f"jsonl:{f}/t.jsonl", f"jsonl:{f}/t.jsonl")),
-    "labeled": ("t.txt", "X a\nY b\n", ("X a", "Y a"), lambda f: Classify(f"labeled:{f}/t.txt", f"labeled:{f}/t.txt")),
+    "labeled": ("t.txt", "X a\nY b\nX c\n", ("X a", "Y a"), lambda f: Classify(f"labeled:{f}/t.txt", f"labeled:{f}/t.txt")),
     "conll": ("t.conll", "a B-X\nb O\n\nb B-X\n", ("b B-X", "b B-Y"), lambda f: Tagging(f"conll:{f}/t.conll", f"conll:{f}/t.conll")),
     "glue": ("train.tsv", "sentence\tlabel\na\t0\nb\t1\n", ("a\t0", "a\t1"), lambda f: task("sst2", str(f))),
     "squad": ("train.json", json.dumps(ARTICLES), ('"text": "good", "answer_start": 2', '"text": "film", "answer_start": 7'),
@@ -86,8 +85,8 @@ def test_every_kind_of_data_has_a_fingerprint_of_its_content(kind, packed, tmp_p
     assert any(name.split("/")[-1].split(".")[0] in key for key in before)
     os.utime(path, (1, 1))
     assert before == read(made(folder), tokenizer, tmp_path)
-    assert old in content and content.replace(old, new) != content
-    write(content.replace(old, new))
+    assert old in content and content.replace(old, new, 1) != content
+    write(content.replace(old, new, 1))
     after = read(made(folder), tokenizer, tmp_path)
     assert before.keys() == after.keys() and before != after
 
