@@ -6,12 +6,13 @@
     bertvariants train experiments/modernbert_base.py --phase 3 --start runs/modernbert/2 --out runs/modernbert/3 ...
 
 1: 1.7T tokens at length 1024 and rotary theta 10,000 everywhere; batches grow from 768 to 4,608 rows over the first 50B
-tokens, the rate stays at 8e-4 after 3B. 2: 250B tokens at length 8192, theta 160,000 in the global layers, 3e-4. 3: 50B
+tokens, by a row for each of the paper's eight GPUs (--batch-warmup-by, which more devices must divide), and the rate rises
+with the tokens to 8e-4 at 3B, where it stays. 2: 250B tokens at length 8192, theta 160,000 in the global layers, 3e-4. 3: 50B
 tokens over which that rate falls as 1 - sqrt. StableAdamW without clipping; evaluation masks 15%. Each phase goes
 on with the moments and the step count of the one before, so --steps counts them all. attention_dropout is HF's field, which
 drops out the scores too; the original only what the layer gives.
-Cost by count: 4.1 PFLOP a step of 4,608 rows, 1.5 ZFLOP in the first phase and 0.4 in the others; 194 hours on 8 H100 for all three in the paper.
-Not run at full length here.
+Cost by count: 4.1 PFLOP a step of 4,608 rows, 1.5 ZFLOP in the first phase and 0.4 in the others; 194 hours on 8 H100 for
+all three in the paper. Not run at full length here.
 
 A few minutes on two CPU cores:
 
@@ -39,10 +40,10 @@ def recipe(phase: int = 1, start: str = "", tiny: bool = False, tokenizer: str =
     length, steps, rows, rate = {          # steps: to the end of the phase, counted from the first one's beginning
         1: (1024, 372_000, 4608, 8e-4), 2: (8192, 425_000, 576, 3e-4), 3: (8192, 435_600, 576, 3e-4)}[phase]
     optim = Optim("stable_adamw", rate=rate, schedule="wsd" if phase == 3 else "constant",
-                  warmup=2_800 if phase == 1 else 0, cooldown=10_600, end=0.001, b2=0.98, weight_decay=1e-5, clip=0.0)
-    settings = Settings(steps=steps, batch_size=rows, batch_warmup_from=768 if phase == 1 else 0,
-                        batch_warmup=18_200 if phase == 1 else 0, log_every=100, eval_every=5_000, save_every=1_000,
-                        keep_last=3)
+                  warmup=2_773 if phase == 1 else 0, cooldown=10_600, end=0.001, b2=0.98, weight_decay=1e-5, clip=0.0)
+    growth = {"batch_warmup_from": 768, "batch_warmup": 18_192, "batch_warmup_by": 8} if phase == 1 else {}
+    settings = Settings(steps=steps, batch_size=rows, log_every=100, eval_every=5_000, save_every=1_000, keep_last=3,
+                        **growth)
     network = model("ModernBERT-base", tokenizer, global_rope_theta=1e4, attention_dropout=0.1)
     compute = Compute(dtype="bfloat16")
     if tiny:

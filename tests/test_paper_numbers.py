@@ -364,7 +364,6 @@ STABLE = Rule("stable", 0.9, 0.98, 1e-6, 1e-5, "weights", 0.0)
 XADAM = BERT_ADAM._replace(b2=0.98)
 
 RUNS = {
-    # google-research/bert run_pretraining.py, create_pretraining_data.py, README (20 of 128, 0.15 of 512); [P] A.2
     # ALBERT: google-research/albert README, lamb_optimizer.py, create_pretraining_data.py; 0.15 of 512 [P] 4.1
     "albert": Run("albert_base", {}, "bert", LAMB, 1.76e-3, 3125, 125_000, 4096, 512, 77, 0.15, (0.8, 0.1),
                   {"mlm": 1, "pair": 1}, (*BASE, 30000, 0.0, 0.0),
@@ -475,8 +474,11 @@ def procedure(run: Run, path: Path, rows: int = 96, split: str = "train", **opti
 
 @pytest.mark.parametrize("name", [name for name, run in RUNS.items() if run.task])
 def test_masks_are_the_papers(name, text):
-    run = RUNS[name]
-    _, _, tokenizer, plain, batch = procedure(run, text)
+    hold_masks(RUNS[name], *procedure(RUNS[name], text)[2:])
+
+
+def hold_masks(run: Run, tokenizer, plain, batch) -> None:
+    """How many places are predicted, what becomes of them, and that nothing else changes."""
     used, places = batch["masked_weights"] > 0, batch["masked_positions"]
     lengths = (plain["attention_mask"] > 0).sum(1)
     full = lengths >= 0.9 * run.length
@@ -489,7 +491,7 @@ def test_masks_are_the_papers(name, text):
     again[:, :-1] |= again[:, 1:]
     once = used & ~again
     original, now = plain["input_ids"][rows, places][once], batch["input_ids"][rows, places][once]
-    if name.startswith("xlnet"):
+    if "plm" in run.scales:
         assert (original == now).all()
         return
     hidden = (now == tokenizer.mask_token_id).mean()
@@ -503,13 +505,17 @@ def test_masks_are_the_papers(name, text):
 
 @pytest.mark.parametrize("name", [name for name, run in RUNS.items() if run.task])
 def test_losses_are_the_papers(name, text):
-    run = RUNS[name]
+    hold_losses(RUNS[name], text)
+
+
+def hold_losses(run: Run, text: Path) -> None:
+    """The terms of the loss, how each is weighted, and what each is the mean over."""
     task, network, _, _, batch = procedure(run, text, rows=48)
     if "pair" in run.scales:          # one half of the pairs is random (NSP, ERNIE) or swapped (SOP)
         assert 0.3 < batch["next_sentence_label"].mean() < 0.7
-    if name == "ernie 2":
+    if "capital" in run.scales:
         network = network.variant.network(replace(network.config, task_type_vocab_size=5), task.heads)
-    if name == "spanbert":
+    if "sbo" in run.scales:
         network = network.variant.network(replace(network.config, max_span_targets=15), task.heads)
     objective = task.objective(network)
     assert dict(objective.scales) == run.scales
@@ -654,3 +660,66 @@ def test_distillation_is_the_papers(text):
     assert {key: float(value) for key, value in objective.weights(some).items()} == {
         "kl": float((some["attention_mask"] > 0).sum()), "mlm": float(some["masked_weights"].sum()),
         "cos": float((some["attention_mask"] > 0).sum())}
+
+
+# ---- phases: one schedule over all of them ---------------------------------------------------------------------------------
+
+def test_bert_is_the_papers(text):
+    """google-research/bert run_pretraining.py (one schedule over all steps), create_pretraining_data.py; [P] A.2: 1M steps of
+    256 rows, the last tenth of them at 512."""
+    for phase, (knobs, steps, length, places) in {1: ({}, 900_000, 128, 20), 2: ({"start": "runs/1"}, 1_000_000, 512, 77)}.items():
+        made = recipe_of("bert_base", phase=phase, **knobs)
+        assert (made.settings.steps, made.settings.batch_size, made.task.max_length) == (steps, 256, length)
+        assert (made.task.pairs, made.task.masking, made.task.masks, made.task.dupe_factor, made.task.short_seq_prob) == (
+            "nsp", "tokens", "static", 10, 0.1)
+        assert made.settings.continue_from == knobs.get("start", "")
+
+        def part(t):
+            return rate_at("bert", t, 10_000, 1_000_000)
+
+        hold_rates(made.optim, steps, 1e-4, part, (1, 5000, 10_000, 900_000, steps))
+        hold_updates(made.optim, steps, BERT_ADAM, [1e-4 * part(t) for t in range(3)], 1e-4)
+        run = Run("bert_base", {"phase": phase, **knobs}, *[None] * 6, length, places, 0.15, (0.8, 0.1), {"mlm": 1, "pair": 1},
+                  (), {})
+        hold_masks(run, *procedure(run, text, 400 if phase == 1 else 96)[2:])
+        hold_losses(run, text)
+    config = recipe_of("bert_base").model.config
+    assert (config.num_hidden_layers, config.hidden_size, config.num_attention_heads, config.intermediate_size,
+            config.vocab_size, config.hidden_dropout_prob, config.attention_probs_dropout_prob) == (*BASE, 30522, 0.1, 0.1)
+
+
+def test_modernbert_is_the_papers(text):
+    """AnswerDotAI/ModernBERT yamls/modernbert/modernbert-base-*.yaml, src/sequence_packer.py, src/scheduler.py; [P] table 3."""
+    made = recipe_of("modernbert_base")
+    rows = np.array([made.settings.rows_at(step) for step in range(20_000)])
+    tokens = np.cumsum(rows) * 1024.0
+    assert (rows[0], rows[-1], made.settings.batch_size) == (768, 4608, 4608)
+    assert set(np.diff(np.unique(rows))) == {8}                             # one row for each of eight GPUs
+    assert tokens[np.argmax(rows == 4608) - 1] == pytest.approx(50e9, rel=1e-3)
+    assert tokens[-1] + (made.settings.steps - 20_000) * 4608 * 1024 == pytest.approx(1.719e12, rel=1e-3)
+    rates = schedule(made.optim, made.settings.steps, made.settings.rows_at)
+    for billions in (0.5, 1.5, 2.5, 3.0, 40, 60):
+        step = int(np.searchsorted(tokens, billions * 1e9))
+        assert float(rates(step)) == pytest.approx(8e-4 * min(billions / 3, 1), rel=2e-3), billions
+    assert float(rates(made.settings.steps)) == pytest.approx(8e-4)
+    hold_updates(replace(made.optim, warmup=0), 100, STABLE, [8e-4] * 3, 8e-4)
+    config = made.model.config
+    assert (config.num_hidden_layers, config.hidden_size, config.num_attention_heads, config.intermediate_size, config.vocab_size,
+            config.attention_dropout, config.mlp_dropout, config.global_rope_theta, config.local_rope_theta,
+            config.local_attention, config.global_attn_every_n_layers) == (
+                22, 768, 12, 1152, 50368, 0.1, 0.0, 1e4, 1e4, 128, 3)
+    run = Run("modernbert_base", {}, *[None] * 6, 1024, 410, 0.3, (0.8, 0.1), {"mlm": 1}, (), {})
+    hold_masks(run, *procedure(run, text, 48)[2:])
+    _, _, _, plain, batch = procedure(run, text, 24, "validation")
+    assert batch["masked_weights"].sum() / (plain["attention_mask"] > 0).sum() == pytest.approx(0.15, rel=0.05)
+    hold_losses(run, text)
+    # phases 2 and 3: 250B and 50B tokens of 8,192 at 3e-4, the last falling as eta (.001 + .999 (1 - sqrt(t / T)))
+    middle, last = (recipe_of("modernbert_base", phase=phase, start="runs/1") for phase in (2, 3))
+    for phase, before, billions in ((middle, made, 250), (last, middle, 50)):
+        assert (phase.task.max_length, phase.settings.batch_size, phase.model.changes) == (8192, 576, {"global_rope_theta": 1.6e5})
+        assert (phase.settings.steps - before.settings.steps) * 576 * 8192 == pytest.approx(billions * 1e9, rel=3e-3)
+    assert float(schedule(middle.optim, middle.settings.steps)(middle.settings.steps - 1)) == pytest.approx(3e-4)
+    falling, begin, end = schedule(last.optim, last.settings.steps), middle.settings.steps, last.settings.steps
+    for share in (0, 0.25, 0.64, 1):
+        assert float(falling(begin + round(share * (end - begin)))) == pytest.approx(
+            3e-4 * (0.001 + 0.999 * (1 - share ** 0.5)), rel=1e-2), share

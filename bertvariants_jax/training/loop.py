@@ -46,8 +46,10 @@ class Settings:
     continue_from: folder of the run of the phase before. Its last checkpoint gives the parameters, the optimizer's moments
     and the step, so that steps, and the schedule, count on from its own; the data is read from its beginning.
     batch_size: global, of one optimizer step. accumulate: micro-batches it is cut into.
-    batch_warmup_from: rows of the first step, from which batches grow in a line, in multiples of it, over the first
-    batch_warmup steps (a part of all steps, if below 1); 0 is no such warm-up. Each size is compiled once.
+    batch_warmup_from: rows of the first step, from which batches grow in a line over the first batch_warmup steps (a part
+    of all steps, if below 1); 0 is no such warm-up. batch_warmup_by: by how many rows at a time, 0 is batch_warmup_from;
+    each host's devices must divide it. Steps are compiled for multiples of batch_warmup_from, and what a batch has less
+    are rows of weight 0. The learning rate of a warm-up then rises with the rows, not with the steps.
     eval_every, save_every: steps, 0 is only at the end. keep_best: name of an evaluation metric; the
     checkpoint that is best by it is kept and exported (best_mode: max or min).
     """
@@ -59,6 +61,7 @@ class Settings:
     accumulate: int = 1
     batch_warmup_from: int = 0
     batch_warmup: float = 0.0
+    batch_warmup_by: int = 0
     seed: int = 0
     parallel: Literal["mesh", "pmap"] = "mesh"
     mesh: Mesh = field(default_factory=Mesh)
@@ -72,20 +75,21 @@ class Settings:
     def __post_init__(self):
         for name, least in (("epochs", 0), ("steps", 0 if self.epochs else 1), ("batch_size", 1), ("accumulate", 1),
                             ("log_every", 1), ("keep_last", 1), ("eval_every", 0), ("save_every", 0),
-                            ("batch_warmup_from", 0), ("batch_warmup", 0)):
+                            ("batch_warmup_from", 0), ("batch_warmup", 0), ("batch_warmup_by", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"settings.{name} must be at least {least}, got {getattr(self, name)}")
         if self.continue_from and self.epochs:
             raise ValueError("settings.continue_from counts on the steps of the phase before: give settings.steps, of all "
                              "phases together, and epochs 0")
-        if self.batch_size % self.data_rows:
-            raise ValueError(f"settings.batch_size {self.batch_size} is not a multiple of batch_warmup_from "
-                             f"{self.batch_warmup_from}")
+        if self.batch_size % self.data_rows or self.batch_warmup_from % self.data_rows:
+            by = "batch_warmup_by" if self.batch_warmup_by else "batch_warmup_from"
+            raise ValueError(f"settings.batch_size {self.batch_size} and batch_warmup_from {self.batch_warmup_from} are not "
+                             f"multiples of {by} {self.data_rows}")
 
     @property
     def data_rows(self) -> int:
         """Rows of each batch that the data gives: a step takes one, or while batches may differ several."""
-        return self.batch_warmup_from or self.batch_size
+        return (self.batch_warmup_by or self.batch_warmup_from) if self.batch_warmup_from else self.batch_size
 
     def rows_at(self, step: int) -> int:
         """Rows of the global batch of a step, counted from 0."""
@@ -93,7 +97,13 @@ class Settings:
         if not self.batch_warmup_from or step >= over:
             return self.batch_size
         grown = (self.batch_size - self.batch_warmup_from) * step // over
-        return self.batch_warmup_from + grown // self.batch_warmup_from * self.batch_warmup_from
+        return self.batch_warmup_from + grown // self.data_rows * self.data_rows
+
+    def places_at(self, step: int) -> int:
+        """Rows that the step's program takes, as many or more."""
+        rows = self.rows_at(step)
+        return min(-(-rows // self.batch_warmup_from) * self.batch_warmup_from if self.batch_warmup_from else rows,
+                   self.batch_size)
 
 
 @dataclass(frozen=True)
@@ -131,7 +141,8 @@ def train(objective: Objective, data: Iterable, settings: Settings, optim: Optim
     out, first = pathlib.Path(out), jax.process_index() == 0
     config = {**(config or {}), "settings": asdict(settings), "optim": asdict(optim)}
     claim(out, config, data_changed, {**(defaults or {}), "settings": asdict(Settings()), "optim": asdict(Optim())})
-    rate, optimizer = schedule(optim, settings.steps), build(optim, settings.steps)
+    growing = settings.rows_at if settings.batch_warmup_from else None
+    rate, optimizer = schedule(optim, settings.steps, growing), build(optim, settings.steps, growing)
     if objective.memory is not None and settings.continue_from:
         raise ValueError("settings.continue_from: an objective with a memory is not handed over to another phase")
     if objective.memory is not None and settings.batch_warmup_from:
@@ -287,7 +298,7 @@ class Run:
             if evaluate is not None and (batch is None or due(self.done, settings.eval_every)):
                 self.make_up(evaluate, state["params"])
         while batch is not None:
-            state, metrics = self.program_of(settings.rows_at(self.done)).step(state, batch, rng)
+            state, metrics = self.program_of(settings.places_at(self.done)).step(state, batch, rng)
             self.done += 1
             self.queued.append((self.done, metrics))
             if self.clock is None:  # the first step compiled; time begins after it
@@ -347,7 +358,10 @@ class Run:
         took = time.monotonic() - began
         if not self.queued or self.queued[-1][1]["loss"].is_ready():  # the devices had nothing left to do
             self.waited += took
-        program = self.program_of(wanted)
+        places = self.settings.places_at(self.done)
+        program = self.program_of(places)
+        if self.settings.batch_warmup_by and wanted < self.settings.batch_size:
+            parts = weighed(parts, places // self.settings.data_rows)
         found = {key: sum(len(part[key]) for part in parts) for key in parts[0]}
         found = {key: rows for key, rows in found.items() if rows != program.share}
         if found:
@@ -444,6 +458,14 @@ class Run:
         began = time.monotonic()
         yield
         self.clock += time.monotonic() - began
+
+
+def weighed(parts: list[dict[str, np.ndarray]], count: int) -> list[dict[str, np.ndarray]]:
+    """Data batches whose rows weigh 1, and after them as many that weigh 0 as make `count`."""
+    first = parts[0]
+    ones = np.ones(len(first["input_ids"]), np.float32)
+    filling = {**first, "example_weight": 0 * ones, **{key: 0 * first[key] for key in first if key.endswith("_weights")}}
+    return [*({"example_weight": ones, **part} for part in parts), *[filling] * (count - len(parts))]
 
 
 def due(done: int, every: int) -> bool:

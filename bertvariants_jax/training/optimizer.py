@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from bertvariants_jax.training.paths import layer_axes, path_name
@@ -70,7 +71,7 @@ def steps_of(amount: float, steps: int) -> int:
     return int(amount if amount >= 1 else amount * steps)
 
 
-def schedule(optim: Optim, steps: int) -> Callable[[Any], jax.Array]:
+def schedule(optim: Optim, steps: int, rows_at: Callable[[int], int] | None = None) -> Callable[[Any], jax.Array]:
     """Learning rate by step t, counted from 0 as the originals do: the first update of a warm-up has rate 0.
 
     With warm-up W, all steps T, peak 1 and end e, after t < W: t / W,
@@ -81,6 +82,7 @@ def schedule(optim: Optim, steps: int) -> Callable[[Any], jax.Array]:
       wsd       1, then over the last `cooldown` steps e + (1-e)(1 - sqrt(part of them done))
       noam      sqrt(W/t), without end (arXiv:1706.03762)
       constant  1
+    rows_at: rows of each step's batch, where they differ: a warm-up is then the share of its rows that was seen before t.
     """
     if 0 < optim.schedule_steps < steps:
         raise ValueError(f"optim.schedule_steps {optim.schedule_steps} ends before the last of {steps} steps")
@@ -88,12 +90,16 @@ def schedule(optim: Optim, steps: int) -> Callable[[Any], jax.Array]:
     warmup = steps_of(optim.warmup, steps)
     cooldown = max(min(steps_of(optim.cooldown, steps), steps - warmup), 1)
 
+    seen = None if rows_at is None else np.cumsum([0, *map(rows_at, range(warmup))], dtype=np.float64)
+
     def falling(part):
         return optim.end + (1 - optim.end) * (1 - part)
 
     def rate(step):
         t = jnp.minimum(jnp.asarray(step, jnp.float32), steps)
         rising = t / warmup if warmup else jnp.ones_like(t)
+        if warmup and seen is not None:
+            rising = jnp.asarray(seen / seen[-1], jnp.float32)[jnp.minimum(t, warmup).astype(jnp.int32)]
         after = (t - warmup) / max(steps - warmup, 1)  # 0 at the end of the warm-up, 1 at the last step
         match optim.schedule:
             case "bert":
@@ -117,8 +123,8 @@ def schedule(optim: Optim, steps: int) -> Callable[[Any], jax.Array]:
     return rate
 
 
-def build(optim: Optim, steps: int) -> optax.GradientTransformation:
-    """The optimizer as an optax transformation of the trainable parameters' gradients."""
+def build(optim: Optim, steps: int, rows_at: Callable[[int], int] | None = None) -> optax.GradientTransformation:
+    """The optimizer as an optax transformation of the trainable parameters' gradients; rows_at: see `schedule`."""
     decayed = decay_mask(optim.decay)
     chain = [optax.clip_by_global_norm(optim.clip)] if optim.clip else []
     layered = optim.layer_decay != 1
@@ -146,7 +152,7 @@ def build(optim: Optim, steps: int) -> optax.GradientTransformation:
             raise ValueError(f"unknown optim.name {other!r}")
     if layered and optim.layer_decay_by == "rate":
         chain.append(scale_by_layers(optim.layer_decay, optim.layer_decay_top, layer_exponents))
-    return optax.chain(*chain, optax.scale_by_learning_rate(schedule(optim, steps)))
+    return optax.chain(*chain, optax.scale_by_learning_rate(schedule(optim, steps, rows_at)))
 
 
 def decay_mask(decay: str) -> Callable[[Any], Any]:
