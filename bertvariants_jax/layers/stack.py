@@ -16,6 +16,24 @@ REMAT_POLICIES = {
 }
 
 
+def recomputed(layer: type[nn.Module], compute: Compute, looped: bool = False, static: tuple[int, ...] = ()) -> type[nn.Module]:
+    """The module class whose backward pass recomputes what `compute.remat` says.
+
+    looped: whether a loop keeps the recomputation apart from the forward pass; else XLA must be kept from merging them.
+    static: arguments of its call that are no arrays, counted with self as 0.
+    """
+    if compute.remat == "none":
+        return layer
+    return nn.remat(layer, prevent_cse=not looped, policy=REMAT_POLICIES[compute.remat], static_argnums=static)
+
+
+def recomputing(function: Callable[..., jax.Array], compute: Compute, looped: bool = False) -> Callable[..., jax.Array]:
+    """`recomputed` for a plain function of arrays."""
+    if compute.remat == "none":
+        return function
+    return jax.checkpoint(function, prevent_cse=not looped, policy=REMAT_POLICIES[compute.remat])
+
+
 def stack(block: Callable[..., nn.Module], length: int, x, *context, per_layer=(),
           share: bool | Sequence[int] = False, sets: int = 0, deterministic=True,
           compute: Compute = FLOAT32, name="layers"):
@@ -39,14 +57,13 @@ def stack(block: Callable[..., nn.Module], length: int, x, *context, per_layer=(
             self.sow("intermediates", "hidden_states", x)
             return x, None
 
-    turn = Turn
-    if compute.remat != "none":
-        turn = nn.remat(turn, prevent_cse=False, policy=REMAT_POLICIES[compute.remat])
+    unroll = compute.unroll or length
+    turn = recomputed(Turn, compute, looped=unroll < length)
     parameters = {"variable_broadcast": "params", "variable_axes": {"intermediates": 0, "memory": 0}} if share is True else {
         "variable_axes": {"params": 0, "intermediates": 0, "memory": 0}}
     scanned = nn.scan(turn, **parameters, split_rngs={"params": share is not True, "dropout": True},
                       in_axes=(0, *(nn.broadcast for _ in context)), length=length,
-                      unroll=compute.unroll or length)
+                      unroll=unroll)
     if not isinstance(share, bool):
         turns = np.asarray(share)
         drawn = np.array([turns.tolist().index(s) if s in turns else s % length for s in range(sets)])
@@ -101,10 +118,7 @@ class _Mixed(nn.Module):
             return x, {**sown.get("intermediates", {}), "hidden_states": (x,)} if traces else {}
 
         def layer(kind, looped):
-            run = functools.partial(one, kind)
-            if self.compute.remat == "none":
-                return run
-            return jax.checkpoint(run, prevent_cse=not looped, policy=REMAT_POLICIES[self.compute.remat])
+            return recomputing(functools.partial(one, kind), self.compute, looped)
 
         looped = unroll < turns * period
         in_turn = {kind: layer(kind, looped) for kind in kinds}

@@ -23,7 +23,7 @@ from bertvariants_jax.layers.block import Block
 from bertvariants_jax.layers.dense import FLOAT32, Compute, Dense, LayerNorm, dropout, einsum
 from bertvariants_jax.layers.embeddings import Embed, positions
 from bertvariants_jax.layers.heads import Classifier, MaskedLM, SentenceClassifier
-from bertvariants_jax.layers.stack import stack
+from bertvariants_jax.layers.stack import recomputing, stack
 from bertvariants_jax.models.config import Config
 from bertvariants_jax.models.variant import Head, Variant, grid
 from bertvariants_jax.names import FLAT, Row, Transform, linear, norm, table, under
@@ -346,10 +346,14 @@ class MaskDecoder(nn.Module):
         x = x + Embed(cfg.max_position_embeddings, cfg.hidden_size, cfg.initializer_range, self.compute,
                       name="position_embeddings")(position_ids)
         layer = Block(cfg, self.compute, self.attention, parent=None)
+
+        def turn(params, rngs, *inputs):
+            return layer.apply({"params": params}, *inputs, deterministic=deterministic, rngs=rngs)
+
+        turn = recomputing(turn, self.compute)
         for _ in range(self.turns):
             rngs = None if deterministic else {"dropout": self.make_rng("dropout")}
-            x = layer.apply({"params": carried["layer"]}, x, mask, carried["relative"], states, places,
-                            deterministic=deterministic, rngs=rngs)
+            x = turn(carried["layer"], rngs, x, mask, carried["relative"], states, places)
         return x
 
 

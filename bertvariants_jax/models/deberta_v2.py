@@ -16,7 +16,7 @@ import numpy as np
 from bertvariants_jax.layers.attention import visible
 from bertvariants_jax.layers.dense import FLOAT32, Compute, Dense, LayerNorm, activation, dropout, einsum, initializer
 from bertvariants_jax.layers.embeddings import Embed
-from bertvariants_jax.layers.stack import stack
+from bertvariants_jax.layers.stack import recomputed, stack
 from bertvariants_jax.models import deberta
 from bertvariants_jax.models.deberta import DebertaConfig, WordEmbeddings, pick, reachable
 from bertvariants_jax.models.variant import Variant, grid
@@ -192,7 +192,8 @@ class DebertaV2(nn.Module):
             normed = norm(jnp.zeros((1, cfg.hidden_size)) if relative is None else relative)
             relative = None if relative is None else normed
         if cfg.conv_kernel_size > 0:
-            convolved = Convolution(cfg, self.compute, name="conv")(x, attention_mask, deterministic), attention_mask
+            convolution = recomputed(Convolution, self.compute, static=(3,))     # deterministic
+            convolved = convolution(cfg, self.compute, name="conv")(x, attention_mask, deterministic), attention_mask
             per_layer = (jnp.arange(cfg.num_hidden_layers) == 0,)
         x = stack(lambda name: Layer(cfg, self.compute, name=name), cfg.num_hidden_layers,
                   (x, x) if cfg.enhanced_mask_decoder else x, visible(attention_mask), relative, convolved,

@@ -16,7 +16,7 @@ import numpy as np
 from bertvariants_jax.layers.attention import attend, visible
 from bertvariants_jax.layers.dense import FLOAT32, Compute, Dense, LayerNorm, activation, dropout, product
 from bertvariants_jax.layers.embeddings import Embed, positions
-from bertvariants_jax.layers.stack import mixed_stack
+from bertvariants_jax.layers.stack import mixed_stack, recomputed
 from bertvariants_jax.models.config import Config
 from bertvariants_jax.models.variant import Head, Variant, grid
 from bertvariants_jax.names import FLAT, Row, linear, norm, table, under
@@ -332,7 +332,8 @@ class ModernBert(nn.Module):
                  for kind in sorted(set(cfg.kinds))}
         x = Words(cfg, self.compute, name="embeddings")(input_ids, deterministic)            # B L D
         self.sow("intermediates", "embedded", x)
-        x = Layer(cfg, cfg.kinds[0], self.compute, first=True, name="first")(x, views, deterministic)
+        first = recomputed(Layer, self.compute, static=(3,))                # deterministic
+        x = first(cfg, cfg.kinds[0], self.compute, first=True, name="first")(x, views, deterministic)
         self.sow("intermediates", "first_hidden_states", x)
         if len(cfg.kinds) > 1:
             x = mixed_stack(lambda kind: Layer(cfg, kind, self.compute, parent=None), cfg.kinds[1:], x, views,
