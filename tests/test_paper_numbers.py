@@ -7,8 +7,10 @@ microsoft/DeBERTa have the same); "shifted" t/W, then 1 - (t-W)/(T-W) (fairseq p
 get_linear_schedule_with_warmup); "electra" the product (1 - t/T) min(1, t/W).
 """
 
+import dataclasses
 import functools
 import itertools
+import json
 import math
 import random
 import re
@@ -22,7 +24,8 @@ import pytest
 
 from bertvariants_jax.cli import load_recipe
 from bertvariants_jax.models import VARIANTS
-from bertvariants_jax.recipe import replace
+from bertvariants_jax.recipe import Optim, Settings, distilled, finetune, replace
+from bertvariants_jax.recipe import task as named_task
 from bertvariants_jax.text import train
 from bertvariants_jax.training.optimizer import build, schedule
 
@@ -481,6 +484,8 @@ def hold_masks(run: Run, tokenizer, plain, batch) -> None:
     """How many places are predicted, what becomes of them, and that nothing else changes."""
     used, places = batch["masked_weights"] > 0, batch["masked_positions"]
     lengths = (plain["attention_mask"] > 0).sum(1)
+    if "pair" in run.scales:          # one half of the pairs is random (NSP, ERNIE) or swapped (SOP)
+        assert abs(batch["next_sentence_label"].mean() - 0.5) < 0.03 + 1.5 / len(used) ** 0.5
     full = lengths >= 0.9 * run.length
     assert full.sum() >= 10 and (places.shape[1] == run.places or not run.places)
     share = used.sum(1)[full].sum() / lengths[full].sum()
@@ -511,8 +516,6 @@ def test_losses_are_the_papers(name, text):
 def hold_losses(run: Run, text: Path) -> None:
     """The terms of the loss, how each is weighted, and what each is the mean over."""
     task, network, _, _, batch = procedure(run, text, rows=48)
-    if "pair" in run.scales:          # one half of the pairs is random (NSP, ERNIE) or swapped (SOP)
-        assert 0.3 < batch["next_sentence_label"].mean() < 0.7
     if "capital" in run.scales:
         network = network.variant.network(replace(network.config, task_type_vocab_size=5), task.heads)
     if "sbo" in run.scales:
@@ -723,3 +726,75 @@ def test_modernbert_is_the_papers(text):
     for share in (0, 0.25, 0.64, 1):
         assert float(falling(begin + round(share * (end - begin)))) == pytest.approx(
             3e-4 * (0.001 + 0.999 * (1 - share ** 0.5)), rel=1e-2), share
+
+
+# ---- what fine-tuning is made of besides -------------------------------------------------------------------------------------
+
+# glue.md's table of SQuAD: head, tokens of a row, stride, of a question, of an answer, best starts and ends, threshold.
+# google-research/bert run_squad.py; zihangdai/xlnet run_squad.py and scripts; google-research/electra configure_finetuning.py
+# and qa_tasks.py (answerable above -2.75); google-research/albert run_squad_v2.py; READMEs of the others
+SQUAD = {"bert-base-uncased": ("span", 384, 128, 64, 30, 20, 0.0), "xlnet-large-cased": ("beam", 512, 128, 64, 64, 5, 0.0),
+         "electra-base-discriminator": ("beam", 512, 128, 64, 30, 20, -2.75), "albert-base-v2": ("beam", 384, 128, 64, 30, 20, 0.0),
+         "roberta-base": ("span", 512, 128, 64, 30, 20, 0.0), "spanbert-base-cased": ("span", 512, 128, 64, 30, 20, 0.0),
+         "deberta-v3-base": ("span", 512, 128, 64, 30, 20, 0.0), "ModernBERT-base": ("span", 512, 128, 64, 30, 20, 0.0)}
+
+
+@pytest.mark.parametrize("size", SQUAD)
+def test_questions_are_asked_as_in_the_paper(size):
+    task = recipe_of("squad", task="squad2", start=f"somebody/{size}").task
+    assert (task.head, task.max_length, task.stride, task.max_question, task.max_answer, task.n_best,
+            task.null_threshold) == SQUAD[size]
+    assert recipe_of("squad", start="somebody/albert-base-v2").task.head == "span"
+
+
+def test_the_class_of_unanswerable_questions_weighs_a_half():
+    variant = VARIANTS["xlnet"]                                   # zihangdai/xlnet function_builder.py; electra qa_tasks.py
+    task = recipe_of("squad", task="squad2", start="somebody/xlnet-base-cased").task
+    assert dict(task.objective(variant.network(variant.dummy, task.heads)).scales) == {"span": 1, "impossible": 0.5}
+
+
+@pytest.mark.parametrize("task, terms", [("sst2", {"kl": 0.5, "classify": 0.5}), ("squad", {"kl": 0.5, "span": 0.5})])
+def test_a_fine_tuned_teacher_teaches_as_in_the_paper(task, terms):
+    """run_squad_w_distillation.py: half T^2 KL at T = 2, half the labels, for SQuAD; so for a classifier here."""
+    made = distilled(named_task(task), "somebody/teacher")
+    variant = VARIANTS["distilbert"]
+    network = variant.network(variant.dummy, made.heads)
+    objective = made.objective(network, teacher=Teacher(network, {}, network.config, None))
+    assert dict(objective.scales) == terms and made.temperature == 2
+    if task == "sst2":
+        recipe = recipe_of("distil_sst2", teacher="somebody/teacher")
+        assert (recipe.settings.steps, recipe.settings.batch_size) == (6315, 32)       # three epochs of 67,349 sentences
+        hold_rates(recipe.optim, 6315, 3e-5, lambda t: rate_at("shifted", t, 631, 6315), (1, 300, 631, 3000, 6315))
+        assert (recipe.task.alpha_ce, recipe.task.alpha_label, recipe.task.temperature) == (0.5, 0.5, 2)
+
+
+def test_every_number_of_a_table_is_a_field_of_something():
+    """A name that is misspelt in a table of fine-tuning would be left out without a word."""
+    fields = {f.name for kind in (Optim, Settings) for f in dataclasses.fields(kind)} | {"max_length"}
+    for variant in VARIANTS.values():
+        known = fields | {f.name for f in dataclasses.fields(variant.config)}
+        for key, row in variant.finetune.items():
+            assert set(row) <= known, (variant.name, key)
+            size = key.split("/")[0]
+            assert key in ("", *ROWS, "mrpc") or size in variant.sizes, (variant.name, key)
+
+
+def test_the_papers_dropout_reaches_the_network(tmp_path):
+    """cls_dropout is what classifiers of rows and of tokens drop, and is asked for only of a model that has it."""
+    start = tmp_path / "model"
+    start.mkdir()
+    (start / "config.json").write_text(json.dumps(VARIANTS["deberta"].sizes["deberta-base"].to_json()))
+    paper = finetune(str(start), "rte")
+    assert paper.changes == {"cls_dropout": 0.2} and paper.options == {"max_length": 320}
+    assert paper.model(str(start)).changes == {"cls_dropout": 0.2}
+    (start / "config.json").write_text(json.dumps(VARIANTS["bert"].dummy.to_json()))
+    assert paper.model(str(start)).changes == {}
+    optim, settings = paper
+    assert (optim.rate, settings.batch_size) == (2e-5, 32)
+    assert finetune("roberta-base", "rte").max_length == 512
+    network = VARIANTS["deberta"].network(replace(VARIANTS["deberta"].dummy, cls_dropout=1.0), ("classify", "tag"))
+    params = filled(network.shapes())
+    encoded = network.encoded(params, jnp.ones((2, 5, network.config.hidden_size)), jnp.ones((2, 5), jnp.int32))
+    for head, layer in (("classify", "out"), ("tag", "dense")):             # all is dropped but the last bias
+        logits = network.logits(params, head, encoded, jax.random.key(0))
+        np.testing.assert_array_equal(logits, jnp.broadcast_to(params[head][layer]["bias"], logits.shape))
