@@ -150,6 +150,8 @@ def train(arguments: list[str]) -> None:
                           dataclasses.field(default=knobs[name])) for name, kind, _ in options),
         ("seeds", int, dataclasses.field(default=1)), ("data_changed", bool, dataclasses.field(default=False)), ("distributed", bool, dataclasses.field(default=False)), *fields])
     chosen = tyro.cli(command, args=flags, prog=prog, description=inspect.getdoc(module))
+    if chosen.seeds < 1:
+        raise Misuse(f"--seeds must be at least 1, got {chosen.seeds}")
     import jax
 
     if chosen.distributed:
@@ -159,12 +161,12 @@ def train(arguments: list[str]) -> None:
     if chosen.seeds > 1:
         found = run_seeds(whole, chosen.out, chosen.seeds, chosen.data_changed)
         show_scores([(str(chosen.out), found)])
-        print(json.dumps({"out": str(chosen.out), "seeds": chosen.seeds,
-                          **{key: found[key] for key in ("metrics", "least", "most", "deviation", "failed")}}))
+        print(strict_json({"out": str(chosen.out), "seeds": chosen.seeds, **{
+            key: found[key] for key in ("metrics", "least", "most", "deviation", "failed")}}, "the metrics"))
         return
     outcome = run(whole, chosen.out, chosen.data_changed)
     shown = {k: v for k, v in outcome.metrics.items() if k.startswith(("eval/", "best/")) or k in ("loss", "tokens_per_second")}
-    print(json.dumps({"step": outcome.step, "stopped_by": outcome.stopped_by, "out": str(chosen.out), **shown}))
+    print(strict_json({"step": outcome.step, "stopped_by": outcome.stopped_by, "out": str(chosen.out), **shown}, "the metrics"))
 
 
 def show_scores(scored: list[tuple[str, dict[str, Any]]]) -> None:
@@ -197,42 +199,73 @@ def load_recipe(path: Path) -> Any:
 
 
 def evaluate(folder: Annotated[str, tyro.conf.Positional] = "", task: str = tyro.MISSING, data: str = "",
-             split: str = "validation", predictions: Path | None = None, output: Path | None = None,
-             labels: tuple[str, ...] = (), batch_size: int = 32, max_length: int | None = None) -> None:
+             split: Literal["train", "validation", "test"] = "validation", predictions: Path | None = None,
+             output: Path | None = None, labels: tuple[str, ...] = (), batch_size: int | None = None,
+             max_length: int | None = None) -> None:
     """Metrics of a model folder, or of a prediction file, on a task, as a table and a line of JSON.
 
     Example: bertvariants evaluate runs/sst2/model --task sst2 --data glue/SST-2
+    Example: bertvariants evaluate runs/mine/model --task runs/mine --data tsv:other.tsv
     Example: bertvariants evaluate --predictions RTE.tsv --task rte --data glue
 
     Args:
         folder: model folder or hub id.
         task: name of a task (sst2), or the folder of a training run, whose own task is taken.
-        data: folder of the task's files; TFDS without it.
+        data: folder of the task's files, or a file or data address of the split alone; without it TFDS, or what the
+            run has.
         predictions: file in the task's official format, scored without a model.
         output: folder where the model's predictions are written in that format.
         labels: what the model's classes are, in the order of their ids, where its config.json does not say.
-        max_length: tokens of a row; the task's own number without it.
+        batch_size: 32 without it. max_length: tokens of a row; the task's own number without it.
     """
     if bool(folder) == (predictions is not None):
         raise Misuse("give a model folder, or --predictions FILE, and not both")
+    of_model = {"--output": output, "--labels": labels, "--batch-size": batch_size, "--max-length": max_length}
+    if predictions is not None and (idle := [name for name, value in of_model.items() if value not in (None, ())]):
+        raise Misuse(f"{idle[0]} is for a model, which --predictions does without")
+    for name, value in (("--batch-size", batch_size), ("--max-length", max_length)):
+        if value is not None and value < 1:
+            raise Misuse(f"{name} must be at least 1, got {value}")
+    if predictions is not None and not predictions.is_file():
+        raise FileNotFoundError(f"there is no file {predictions}")
     prepare_jax()
     from rich.console import Console
     from rich.table import Table
 
     from bertvariants_jax import recipe
+    from bertvariants_jax.hf.checkpoint import read_config
+    from bertvariants_jax.tasks.task import Task
 
     options = {} if max_length is None else {"max_length": max_length}
-    run = (Path(task) / "config.json").is_file()
-    chosen = recipe.task_of_run(task) if run else recipe.task(task, data, **options)
+    if (Path(task) / "config.json").is_file():
+        chosen = recipe.task_of_run(task)
+        chosen = recipe.with_data(chosen, data, split) if data else chosen
+        if predictions is not None and (Path(task) / "model" / "config.json").is_file():
+            chosen = chosen.answered_by(read_config(Path(task) / "model")[1].id2label)
+    else:
+        chosen = recipe.task_on(task, data, split, **options)
     if predictions is not None:
         metrics = chosen.score_file(predictions, split)
     else:
-        metrics = recipe.evaluate(folder, chosen, split, batch_size, output, labels)
+        if labels and not {"classify", "tag"} & set(chosen.heads):
+            raise Misuse("--labels says what classes are, which this task does not have")
+        if output is not None and type(chosen).write is Task.write:
+            raise Misuse("--output is for predictions, which this task does not write")
+        metrics = recipe.evaluate(folder, chosen, split, batch_size or 32, output, labels, max_length)
     table = Table("metric", "value", box=None)
     for name, value in metrics.items():
         table.add_row(name, f"{value:.4f}")
+    line = strict_json(metrics, "the metrics")
     Console().print(table)
-    print(json.dumps(metrics))
+    print(line)
+
+
+def strict_json(value: Any, what: str) -> str:
+    """A line of JSON. Raises ValueError for a number that JSON does not have (nan, inf)."""
+    try:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False, default=lambda x: x.tolist())
+    except ValueError:
+        raise ValueError(f"{what} hold a number that is not finite, which JSON cannot say: {value!r:.200}") from None
 
 
 def predict(folder: Annotated[str, tyro.conf.Positional], texts: Annotated[tuple[str, ...], tyro.conf.Positional] = (),
@@ -271,7 +304,7 @@ def predict(folder: Annotated[str, tyro.conf.Positional], texts: Annotated[tuple
     with contextlib.ExitStack() as files:
         sink = sys.stdout if part is None else files.enter_context(open(part, "w", encoding="utf-8"))
         for result in run(value for value in (texts if input is None else inputs_of(input))):
-            line = json.dumps(result, ensure_ascii=False, default=lambda x: x.tolist())
+            line = strict_json(result, "the results")
             sink.write(line.encode("utf-8", "backslashreplace").decode() + "\n")      # JSON's own escape of a lone surrogate
     if part != output:
         part.replace(output)
@@ -302,7 +335,7 @@ def json_of(text: str, where: str) -> Any:
 
 def convert(source: Annotated[str, tyro.conf.Positional], dest: Annotated[Path, tyro.conf.Positional],
             revision: str = "", check: bool = False, to: Literal["folder", "stablehlo", "onnx"] = "folder",
-            length: int = 128) -> None:
+            length: int | None = None) -> None:
     """Load a folder or hub id of any kind that we read and save it as today's HF folder; says what was used.
 
     Example: bertvariants convert google-bert/bert-base-uncased bert/ --check
@@ -312,8 +345,12 @@ def convert(source: Annotated[str, tyro.conf.Positional], dest: Annotated[Path, 
             the checkpoint's.
         to: "stablehlo" writes a program for CPU, GPU and TPU that runs without this package (its README.md says how);
             "onnx" one for ONNX runtimes (needs pip install 'bertvariants_jax[onnx]').
-        length: tokens of a row of that program; the number of rows is free.
+        length: tokens of a row of that program, 128 without it; the number of rows is free.
     """
+    if length is not None and to == "folder":
+        raise Misuse("--length is of a program: give --to stablehlo or --to onnx")
+    if length is not None and length < 1:
+        raise Misuse(f"--length must be at least 1, got {length}")
     prepare_jax()
     from bertvariants_jax.hf.checkpoint import load, save
 
@@ -323,7 +360,7 @@ def convert(source: Annotated[str, tyro.conf.Positional], dest: Annotated[Path, 
         from bertvariants_jax.export import difference as program_difference
         from bertvariants_jax.export import to_onnx, to_stablehlo
 
-        print(f"saved {(to_onnx if to == 'onnx' else to_stablehlo)(checkpoint, dest, length)}")
+        print(f"saved {(to_onnx if to == 'onnx' else to_stablehlo)(checkpoint, dest, length or 128)}")
         worst = program_difference(checkpoint, dest) if check else 0.0
         if check:
             print(f"largest difference of the program: {worst:.1e}")

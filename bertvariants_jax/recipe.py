@@ -5,6 +5,7 @@ Everything that files in `experiments/` need is importable from here.
 
 import dataclasses
 import functools
+import glob
 import json
 import math
 import os
@@ -22,6 +23,7 @@ from bertvariants_jax.data.batch import check
 from bertvariants_jax.data.fingerprint import noted
 from bertvariants_jax.data.pack import Packed
 from bertvariants_jax.data.pipeline import Check, Examples, Pipeline, pipeline
+from bertvariants_jax.data.source import KINDS
 from bertvariants_jax.files import write_file
 from bertvariants_jax.hf.checkpoint import Checkpoint, Pooling, Report, load, read_config, save
 from bertvariants_jax.layers.dense import Compute
@@ -46,7 +48,7 @@ from bertvariants_jax.tasks.distill import Distil, DistilClassify, DistilSquad, 
 from bertvariants_jax.tasks.glue import GLUE, glue
 from bertvariants_jax.tasks.glue import average as glue_average
 from bertvariants_jax.tasks.knowledge import Continual, Knowledge
-from bertvariants_jax.tasks.named import task
+from bertvariants_jax.tasks.named import task, task_on, with_data
 from bertvariants_jax.tasks.permute import Permute
 from bertvariants_jax.tasks.pretrain import Pretrain
 from bertvariants_jax.tasks.similar import Similar
@@ -55,10 +57,11 @@ from bertvariants_jax.tasks.squad import Squad
 from bertvariants_jax.tasks.superglue import SuperGlue
 from bertvariants_jax.tasks.superglue import average as superglue_average
 from bertvariants_jax.tasks.tagging import Tagging
-from bertvariants_jax.tasks.task import TRAIN, VALIDATION, Task
+from bertvariants_jax.tasks.task import TEST, TRAIN, VALIDATION, Task
 from bertvariants_jax.text import Tokenizer, train
 from bertvariants_jax.training import evaluate as evaluation
 from bertvariants_jax.training import loop
+from bertvariants_jax.training.checkpoints import ADDRESSES
 from bertvariants_jax.training.loop import Outcome, Settings
 from bertvariants_jax.training.optimizer import Optim
 from bertvariants_jax.training.sharding import Mesh, batch_parts, batch_sharding, local_rows, make_mesh
@@ -67,7 +70,7 @@ from bertvariants_jax.training.step import step_flops
 __all__ = [
     "Choice", "Classify", "Compute", "Continual", "Detect", "Distil", "DistilClassify", "DistilSquad", "FineTuning",
     "Knowledge", "Mesh", "Model", "Optim", "Permute", "Pretrain", "Recipe", "Settings", "Similar", "Spans", "Squad",
-    "SuperGlue", "Tagging", "distilled", "finetune", "glue", "known", "model", "replace", "task"]
+    "SuperGlue", "Tagging", "distilled", "finetune", "glue", "known", "model", "replace", "task", "task_on", "with_data"]
 
 
 @dataclass(frozen=True)
@@ -243,15 +246,32 @@ TASKS = {kind.__name__: kind for kind in (
 
 
 def task_of_run(folder: str | Path) -> Task:
-    """The task that a training run's config.json describes."""
+    """The task that a training run's config.json describes; relative addresses are of the folder that it was started in."""
     path = Path(folder) / "config.json"
-    said = dict(json.loads(path.read_text(encoding="utf-8")).get("task") or {})
+    config = json.loads(path.read_text(encoding="utf-8"))
+    said, started_in = dict(config.get("task") or {}), config.get("started_in", os.getcwd())
+    if started_in != os.getcwd():
+        said |= {name: anchored(said[name], started_in) for name in (*ADDRESSES, "teacher") if name in said}
     kind = said.pop("kind", None)
     if kind not in TASKS:
         raise ValueError(f"{path} describes no task that is known here ({', '.join(TASKS)}): is it a training run?")
     if reads_tsv(said) and "quotes" in (f.name for f in dataclasses.fields(TASKS[kind])):
         said.setdefault("quotes", "raw")                     # a run from before there was a choice
     return TASKS[kind](**{key: tuple(value) if isinstance(value, list) else value for key, value in said.items()})
+
+
+def anchored(value: Any, folder: str) -> Any:
+    """An address, path or list of them as it was meant in `folder`: absolute, if it is there; else as it stands."""
+    if isinstance(value, list):
+        return [anchored(one, folder) for one in value]
+    kind, colon, target = value.partition(":")
+    if not (colon and kind in KINDS):
+        kind, colon, target = "", "", value
+    path, mark, name = (target, "", "") if kind in ("", "text") else target.partition("#")
+    place = os.path.join(folder, os.path.expanduser(path))
+    if not path or kind in ("tfds", "docs") or "://" in path or not (os.path.exists(place) or glob.glob(place)):
+        return value
+    return f"{kind}{colon}{place}{mark}{name}"
 
 
 def cache_folder() -> Path:
@@ -286,7 +306,7 @@ def run(recipe: Recipe, out: str | Path, data_changed: bool = False) -> Outcome:
                                          settings.seed, work.train.maker.check, mesh)
     data = describe_data(work.train.maker.examples, training_sources, examples, evaluation_sources)
     asked = {name: getattr(recipe.settings, name) for name in ("steps", "epochs", "batch_size")}
-    config = {**recipe.as_json(), "origin": {**work.parts, "asked": asked, "data": data}}
+    config = {**recipe.as_json(), "origin": {**work.parts, "asked": asked, "data": data}, "started_in": os.getcwd()}
     if data_changed and finished(out) >= settings.steps:
         say(f"{out} is at its end, step {finished(out)}: nothing would be learned from data that has changed")
         data_changed = False
@@ -526,16 +546,23 @@ def answers(objective: Objective, params, data: Pipeline, mesh=None) -> dict[str
 
 
 def evaluate(folder: str | Path, task: Task, split: str = VALIDATION, batch_size: int = 32,
-             output: str | Path | None = None, labels: tuple[str, ...] = ()) -> dict[str, float]:
+             output: str | Path | None = None, labels: tuple[str, ...] = (), max_length: int | None = None
+             ) -> dict[str, float]:
     """Metrics of a saved model on a task's split; {} where the split has no labels.
 
     output: folder for prediction files in the task's official format. labels: the model's classes by id, instead of
-    what its folder calls them.
-    Raises ValueError where the model's classes are not the task's, and where there would be nothing to show.
+    what its folder calls them. max_length: tokens of a row; without it the task's own number, or the model's positions
+    where they are fewer, which is said.
+    Raises ValueError where the model's classes are not the task's, where its answers are no numbers, and where there would
+    be nothing to show.
     """
+    if split not in (TRAIN, VALIDATION, *((TEST,) if task.best else ())):
+        raise ValueError(f"there is no split {split!r} to evaluate on")
     checkpoint = load(folder)
     if missing := [head for head in task.heads if head not in checkpoint.heads]:
         raise ValueError(f"{folder} has no {missing[0]!r} head; it has: {', '.join(checkpoint.heads) or 'none'}")
+    if len(set(labels)) < len(labels):
+        raise ValueError(f"--labels names {next(one for one in labels if labels.count(one) > 1)!r} twice")
     if labels and len(labels) != len(checkpoint.config.id2label):
         raise ValueError(f"{len(labels)} labels are given, but {folder} has {len(checkpoint.config.id2label)} classes")
     known = labels or checkpoint.config.id2label
@@ -556,8 +583,11 @@ def evaluate(folder: str | Path, task: Task, split: str = VALIDATION, batch_size
                          "another model's")
     network = checkpoint.network.variant.network(checkpoint.config, task.heads)
     longest = network.variant.longest(network.config)
-    if longest and task.max_length > longest:
-        task = replace(task, max_length=longest)
+    if longest and (max_length or task.max_length) > longest:
+        if max_length:
+            raise ValueError(f"max_length is {max_length}, but {folder} has {longest} positions")
+        say(f"{folder} has {longest} positions: rows are cut there, not at the task's {task.max_length} tokens")
+    task = replace(task, max_length=max_length or min(task.max_length, longest or task.max_length))
     companions = {name: load(place) for name, place in task.companions().items()}
     examples, data = evaluation_data(task, split, network, tokenizer, batch_size, 0,
                                      fits(network, *(companion.network for companion in companions.values())))
@@ -566,6 +596,8 @@ def evaluate(folder: str | Path, task: Task, split: str = VALIDATION, batch_size
     if not task.best:
         return evaluation.evaluate_loss(objective, params, data)
     outputs = answers(objective, params, data)
+    if unfit := [key for key, value in outputs.items() if value.dtype.kind == "f" and not np.isfinite(value).all()]:
+        raise ValueError(f"{folder} answers with {unfit[0]} that are no finite numbers: its weights are broken")
     metrics = task.score(examples, outputs)
     if output is not None:
         task.write(examples, outputs, Path(output))

@@ -24,7 +24,8 @@ from bertvariants_jax.files import write_file
 from bertvariants_jax.training import seal
 
 # fields of a run's config that may differ when it is resumed: they change how it runs, not what it computes
-FREE = ("mesh", "parallel", "accumulate", "log_every", "eval_every", "save_every", "keep_last", "workers")
+FREE = ("mesh", "parallel", "accumulate", "log_every", "eval_every", "save_every", "keep_last", "workers",
+        "started_in")
 
 # fields of a task that say where its data lies
 ADDRESSES = ("data", "evaluation", "test", "dialogues")
