@@ -20,6 +20,7 @@ from bertvariants_jax.data.fingerprint import note_file
 from bertvariants_jax.data.source import open_source, read_lines
 from bertvariants_jax.files import replacing
 from bertvariants_jax.objectives.finetune import classification
+from bertvariants_jax.tasks.labels import whole
 from bertvariants_jax.tasks.task import TEST, TRAIN, VALIDATION, Task
 
 
@@ -84,6 +85,9 @@ class Choice(Task):
             found = [question for question in found if question.group in self.groups]
         if not found:
             raise ValueError(f"{self.data or self.name}: there is no {split} question")
+        if (untold := [q.name for q in found if q.answer is None]) and len(untold) < len(found):
+            raise ValueError(f"{self.data or self.name}: {len(untold)} of {len(found)} {split} questions have no answer, the first "
+                             f"is {untold[0]!r}")
         for question in found:
             if len(question.options) != len(found[0].options):
                 raise ValueError(f"{question.name} has {len(question.options)} options, {found[0].name} has "
@@ -131,19 +135,24 @@ class Choice(Task):
         """
         questions, said = self.questions(split), {}
         for number, line in read_lines(str(path)):
+            place = f"{path}, line {number}"
             try:
                 row = json.loads(line)
-                label = row["label"]
-                said[str(row["idx"] if "idx" in row else row["id"])] = (
-                    LETTERS.index(label) if isinstance(label, str) else int(label))
+                label, name = row["label"], str(row["idx"] if "idx" in row else row["id"])
             except (ValueError, KeyError, TypeError):
-                raise ValueError(f'{path}, line {number}: expected {{"id": ..., "label": ...}}, got {line[:60]!r}') from None
+                raise ValueError(f'{place}: expected {{"id": ..., "label": ...}}, got {line[:60]!r}') from None
+            if name in said:
+                raise ValueError(f"{place}: {name!r} is answered twice")
+            said[name] = _letter(label, place) if isinstance(label, str) else whole(label, place)
         if missing := [q.name for q in questions if q.name not in said]:
             raise ValueError(f"{path} has no answer to {len(missing)} questions, the first is {missing[0]!r}")
         if unknown := set(said) - {q.name for q in questions}:
             raise ValueError(f"{path} answers {sorted(unknown)[0]!r}, which is no question of the {split} data")
         if any(q.answer is None for q in questions):
             raise ValueError(f"the {split} data has no answers to score against")
+        if beyond := [q.name for q in questions if not 0 <= said[q.name] < len(q.options)]:
+            raise ValueError(f"{path} answers {beyond[0]!r} by option {said[beyond[0]]}, of {len(questions[0].options)} that are "
+                             "counted from 0")
         return self.rate(questions, np.array([said[q.name] for q in questions]))
 
 
@@ -220,7 +229,8 @@ def _race(row: Mapping, group: str, where: str) -> Iterator[Question]:
     context, name = one_line(_need(row, "article", where)), row.get("id") or row.get("example_id") or where
     for i, (question, choices, answer) in enumerate(zip(questions, options, answers, strict=True)):
         yield Question(context, tuple(asked(question, choice) for choice in choices),
-                       _answer(LETTERS.find(answer) if answer else None, choices, where, i), f"{group}/{name}/{i}", group)
+                       _answer(_letter(answer, f"{where}, question {i},") if answer else None, choices, where, i),
+                       f"{group}/{name}/{i}", group)
 
 
 def race_tfds(split: str) -> Iterator[Question]:
@@ -292,7 +302,7 @@ def copa(folder: Path, split: str) -> Iterator[Question]:
         raise ValueError(f"{path}: not whole XML ({error})") from None
     rows = [{"idx": item.get("id"), "premise": item.findtext("p"), "question": item.get("asks-for"),
              "choice1": item.findtext("a1"), "choice2": item.findtext("a2"),
-             "label": int(item.get("most-plausible-alternative", 0)) - 1} for item in items.iter("item")]
+             "label": whole(item.get("most-plausible-alternative", 0), f"{path}: item {item.get('id')}") - 1} for item in items.iter("item")]
     yield from _copa(rows if split == TEST else rows[:400] if split == TRAIN else rows[400:], str(path))
 
 
@@ -304,7 +314,7 @@ def _copa(rows: Sequence[Mapping], address: str) -> Iterator[Question]:
             raise ValueError(f"{where} asks for {row.get('question')!r}, expected cause or effect")
         label = row.get("label")
         yield Question(_need(row, "premise", where), choices,
-                       _answer(None if label is None else int(label), choices, where, 0),
+                       _answer(_number(label, where), choices, where, 0),
                        str(row.get("idx", i)), flipped=row["question"] == "cause")
 
 
@@ -383,10 +393,14 @@ def _need(row: Mapping, key: str, where: str) -> Any:
 def _number(label: Any, where: str) -> int | None:
     if label is None or label == "":
         return None
-    try:
-        return int(label)
-    except ValueError:
-        raise ValueError(f"{where} has the label {label!r}, expected a number") from None
+    return whole(label, where)
+
+
+def _letter(answer: Any, where: str) -> int:
+    """The number of an option's letter."""
+    if not isinstance(answer, str) or len(answer) != 1 or answer not in LETTERS:
+        raise ValueError(f"{where} has the answer {answer!r:.40}, expected a letter of {LETTERS}")
+    return LETTERS.index(answer)
 
 
 def _answer(found: int | None, choices: Sequence[str], where: str, question: int) -> int | None:

@@ -18,6 +18,7 @@ import numpy as np
 from bertvariants_jax.data.source import read_lines
 from bertvariants_jax.files import replacing
 from bertvariants_jax.tasks.classify import Classify, Rows
+from bertvariants_jax.tasks.labels import whole
 from bertvariants_jax.tasks.metrics import METRICS
 from bertvariants_jax.tasks.squad_score import exact, normalize, overlap
 
@@ -82,12 +83,13 @@ class SuperGlue(Classify):
             if not line.strip():
                 continue
             try:
-                said = dict(row.parsed(json.loads(line), row.spelled))
+                listed = list(row.parsed(json.loads(line), row.spelled))
             except (ValueError, KeyError, TypeError) as error:
                 raise ValueError(f"{path}, line {number}: not an answer to {self.name} ({error}): {line[:80]}") from None
-            if twice := set(said) & set(found):
-                raise ValueError(f"{path}, line {number}: {sorted(twice)[0]} is answered twice")
-            found |= said
+            for key, answer in listed:
+                if key in found:
+                    raise ValueError(f"{path}, line {number}: {key} is answered twice")
+                found[key] = answer
         wanted = {record["key"] for record in records}
         for missing, what in ((wanted - set(found), "has no answer to"), (set(found) - wanted, "answers what is not asked,")):
             if missing:
@@ -102,7 +104,10 @@ def label_of(row: Mapping, names: Sequence[str]) -> str | None:
     label = row.get("label")
     if isinstance(label, str) or label is None:
         return label
-    return None if int(label) < 0 else names[int(label)]
+    number = int(label) if isinstance(label, bool | np.bool_) else whole(label, "the row")
+    if number >= len(names):
+        raise ValueError(f"the label {label!r} is none of 0 to {len(names) - 1}")
+    return None if number < 0 else names[number]
 
 
 def pair(text: str, other: str, names: tuple[str, ...]) -> Callable[[Mapping], Iterator[dict]]:
@@ -193,10 +198,12 @@ def lines(answers: Answers, spelled: Mapping[str, str]) -> Iterator[dict]:
 
 def parsed(line: Mapping, spelled: Mapping[str, str]) -> Iterator[tuple[Any, Any]]:
     names = {shown.lower(): name for name, shown in spelled.items()}
-    said = str(line["label"])
+    said = line["label"] if isinstance(line["label"], str) else json.dumps(line["label"])
     if names and said.lower() not in names:
         raise ValueError(f"the label {said!r} is none of {', '.join(spelled.values())}")
-    yield int(line["idx"]), names.get(said.lower(), said)
+    if not names and not isinstance(line["label"], str):
+        raise ValueError(f"the answer {line['label']!r:.40} is no text")
+    yield whole(line["idx"], "the line", "idx"), names.get(said.lower(), said)
 
 
 def multirc_lines(answers: Answers, spelled: Mapping[str, str]) -> Iterator[dict]:
@@ -211,7 +218,12 @@ def multirc_lines(answers: Answers, spelled: Mapping[str, str]) -> Iterator[dict
 def multirc_parsed(line: Mapping, spelled: Mapping[str, str]) -> Iterator[tuple[Any, Any]]:
     for question in line["passage"]["questions"]:
         for answer in question["answers"]:
-            yield (int(line["idx"]), int(question["idx"]), int(answer["idx"])), BITS[int(answer["label"])]
+            key = tuple(whole(part["idx"], "the line", "idx") for part in (line, question, answer))
+            label = answer["label"]
+            number = int(label) if isinstance(label, bool) else whole(label, f"the answer {key}")
+            if number not in (0, 1):
+                raise ValueError(f"the answer {key} has the label {label!r}, expected 0 or 1")
+            yield key, BITS[number]
 
 
 # Scores of answers

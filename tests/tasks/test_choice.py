@@ -212,3 +212,33 @@ def test_the_real_files(shared_data):
         first = json.load(file)[0]
     assert choice("dream", folder).questions("validation")[0].context == " ".join(first[0])
     assert set(CHOICES) == {"race", "swag", "dream", "cosmosqa", "copa"}
+
+
+@pytest.mark.parametrize("label,message", [
+    ("AB", "line 2 has the answer 'AB', expected a letter of ABCDEFGH"), ("", "line 2 has the answer ''"),
+    (1.5, r"line 2 has the label 1.5, expected a whole number"), (True, "line 2 has the label True, expected a number"),
+    (None, "line 2 has the label None"), (float("nan"), "line 2 has the label nan"),
+    (4, "by option 4, of 4 that are counted from 0"), (-1, "by option -1, of 4"), ("F", "by option 5, of 4"),
+])
+def test_answers_that_are_no_option_are_named(race, tokenizer, tmp_path, label, message):
+    task = choice("race", str(race))
+    lines = [{"id": q.name, "label": "ABCDEFGH"[q.answer]} for q in task.questions("validation")]
+    path = tmp_path / "gold.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert set(task.score_file(path).values()) == {1.0}                       # the gold answers, by letter and by number
+    path.write_text("".join(json.dumps({**line, "label": "ABCDEFGH".index(line["label"])}) + "\n" for line in lines))
+    assert set(task.score_file(path).values()) == {1.0}
+    lines[1]["label"] = label
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with pytest.raises(ValueError, match=message):
+        task.score_file(path)
+    path.write_text("".join(json.dumps(line) + "\n" for line in (lines[0], *lines)))
+    with pytest.raises(ValueError, match=r"line 2: '.*' is answered twice"):
+        task.score_file(path)
+
+
+def test_questions_of_which_some_have_no_answer_are_refused(tmp_path):
+    rows = [[["a"], [{"question": "q", "choice": ["x", "y"], "answer": answer}], str(i)] for i, answer in enumerate(("x", None))]
+    (tmp_path / "dev.json").write_text(json.dumps(rows))
+    with pytest.raises(ValueError, match="1 of 2 validation questions have no answer, the first is '1/0'"):
+        choice("dream", str(tmp_path)).questions("validation")

@@ -254,3 +254,23 @@ def test_a_task_goes_through_json(folder):
     said = json.loads(json.dumps(dataclasses.asdict(chosen)))
     again = type(chosen)(**{key: tuple(value) if isinstance(value, list) else value for key, value in said.items()})
     assert again == chosen
+
+
+@pytest.mark.parametrize("name", READ)
+def test_gold_against_itself_is_right(folder, tmp_path, name):
+    """Through the file that the leaderboard takes, in any order, with and without its header."""
+    chosen, path = task(name, str(folder)), tmp_path / "gold.tsv"
+    train = dataclasses.replace(chosen, evaluation=chosen.data)               # more rows than dev, for what correlates
+    rows = [row[chosen.label] for row in train.picked("validation")]
+    lines = [f"{i}\t{label}\n" for i, label in enumerate(rows)]
+    constant = len(set(rows)) == 1                                            # for which a correlation is not defined, and 0
+    for text in ("index\tprediction\n" + "".join(lines), "".join(lines[::-1]), "\ufeffindex\tprediction\r\n" + "".join(lines)):
+        path.write_text(text, encoding="utf-8")
+        scores = train.score_file(path, "validation")
+        assert all(value == pytest.approx(1) for metric, value in scores.items() if not (
+            constant and metric in ("matthews", "pearson", "spearman", "f1")))
+    if name == "stsb":
+        for number in ("nan", "inf", "-Infinity", "1_0", "x", ""):
+            path.write_text(f"index\tprediction\n0\t2.5\n1\t{number}\n")
+            with pytest.raises(ValueError, match=rf"gold.tsv, line 3 has the prediction '{number}', expected a number"):
+                train.score_file(path, "validation")

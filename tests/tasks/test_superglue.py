@@ -222,3 +222,48 @@ def test_the_same_from_tfds(tmp_path):
         "boolq": [["p", "q", "true", 0]], "multirc": [["p", "q a", "1", [3, 5, 9]]],
         "record": [["Bob. Ann", "Ann left", "0", 4], ["Bob. Ann", "Bob left", "1", 4]],
         "wsc": [["# Bob # is * he *.", None, "true", 0]]}
+
+
+GOLD = {
+    "boolq": [{"idx": 0, "label": "true"}], "cb": [{"idx": 0, "label": "contradiction"}],
+    "multirc": [{"idx": 3, "passage": {"questions": [
+        {"idx": 5, "answers": [{"idx": 9, "label": 1}, {"idx": 10, "label": 0}]}, {"idx": 6, "answers": [{"idx": 11, "label": 1}]}]}}],
+    "record": [{"idx": 4, "label": "Bob"}, {"idx": 5, "label": "the Ann of Rome"}],
+    "superglue_rte": [{"idx": 0, "label": "not_entailment"}], "wic": [{"idx": 0, "label": "false"}],
+    "wsc": [{"idx": 0, "label": "False"}],
+}
+
+
+@pytest.mark.parametrize("name", GOLD)
+def test_gold_against_itself_is_right(folder, tmp_path, name):
+    path = tmp_path / "gold.jsonl"
+    for lines in (GOLD[name], GOLD[name][::-1]):
+        path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        assert set(task(name, str(folder)).score_file(path, "validation").values()) == {1.0}
+    path.write_text("".join(json.dumps(line) + "\n" for line in (*GOLD[name], GOLD[name][0])))
+    with pytest.raises(ValueError, match="is answered twice"):
+        task(name, str(folder)).score_file(path, "validation")
+    if isinstance(GOLD[name][0].get("label"), str) and GOLD[name][0]["label"].lower() in ("true", "false"):      # JSON's own
+        path.write_text(json.dumps({"idx": 0, "label": GOLD[name][0]["label"].lower() == "true"}) + "\n")
+        assert set(task(name, str(folder)).score_file(path, "validation").values()) == {1.0}
+
+
+@pytest.mark.parametrize("name,line,message", [
+    ("multirc", {"idx": 3, "passage": {"questions": [{"idx": 5, "answers": [{"idx": 9, "label": -1}]}]}}, "label -1, expected 0 or 1"),
+    ("multirc", {"idx": 3, "passage": {"questions": [{"idx": 5, "answers": [{"idx": 9, "label": 0.7}]}]}}, "expected a whole number"),
+    ("multirc", {"idx": 3, "passage": {"questions": [{"idx": 5, "answers": [{"idx": 9, "label": 1}, {"idx": 9, "label": 1}]}]}},
+     r"\(3, 5, 9\) is answered twice"),
+    ("record", {"idx": 4, "label": None}, "the answer None is no text"), ("boolq", {"idx": 0.5, "label": "true"}, "idx 0.5, expected a whole"),
+    ("cb", {"idx": 0, "label": float("nan")}, "'NaN' is none of entailment"),
+])
+def test_answers_that_are_none_are_named(folder, tmp_path, name, line, message):
+    (tmp_path / "p.jsonl").write_text(json.dumps(line) + "\n")
+    with pytest.raises(ValueError, match=message):
+        task(name, str(folder)).score_file(tmp_path / "p.jsonl", "validation")
+
+
+@pytest.mark.parametrize("label", [3, 0.5, float("nan")])
+def test_a_label_beyond_the_classes_is_refused(tmp_path, label):
+    (tmp_path / "val.jsonl").write_text(json.dumps({**ROWS["boolq"], "label": label}) + "\n")
+    with pytest.raises(ValueError, match=r"val.jsonl: row 0 is no row of boolq \(.*label"):
+        task("boolq", str(tmp_path)).picked("validation")
