@@ -26,6 +26,7 @@ from bertvariants_jax.data.pipeline import Check, Examples, Pipeline, pipeline
 from bertvariants_jax.data.source import KINDS
 from bertvariants_jax.files import write_file
 from bertvariants_jax.hf.checkpoint import Checkpoint, Pooling, Report, load, read_config, save
+from bertvariants_jax.layers import attention
 from bertvariants_jax.layers.dense import Compute
 from bertvariants_jax.models import VARIANTS, find_size
 from bertvariants_jax.models.config import Config
@@ -34,6 +35,7 @@ from bertvariants_jax.objectives.objective import Objective
 from bertvariants_jax.origin import describe_data, describe_parts
 from bertvariants_jax.remarks import (
     remarks_on_classes,
+    remarks_on_compute,
     remarks_on_length,
     remarks_on_settings,
     remarks_on_start,
@@ -286,6 +288,7 @@ def run(recipe: Recipe, out: str | Path, data_changed: bool = False) -> Outcome:
     networks are others than those of the run that is there.
     """
     out, settings = Path(out), recipe.settings
+    attention.say.cache_clear()                        # each run says for itself what it cannot do
     with noted(cache_folder() / "fingerprints") as training_sources:
         work = prepare(recipe, out)
     task, objective, network = work.task, work.objective, work.network
@@ -297,7 +300,8 @@ def run(recipe: Recipe, out: str | Path, data_changed: bool = False) -> Outcome:
         say(*remarks_on_length(settings, whole))
         settings = replace(settings, steps=min(settings.steps or whole, whole))
 
-    say(*remarks_on_settings(settings, recipe.optim, recipe.compute.param_dtype))
+    say(*remarks_on_settings(settings, recipe.optim, recipe.compute.param_dtype),
+        *remarks_on_compute(recipe.compute, network.config.num_hidden_layers, jax.default_backend()))
 
     # made before the first step, so that its faults cost none
     mesh = mesh_of(settings) if settings.parallel == "mesh" else None
@@ -456,7 +460,12 @@ def prepare(recipe: Recipe, out: Path) -> Work:
     examples = task.examples(TRAIN, tokenizer, cache_folder() / "corpora", settings.batch_size)
     rows, dense = settings.data_rows, task.packed(examples) if network.variant.packs(network.config) else None
     if dense is not None and (fitting := packed_rows(dense, settings)):
+        say(f"examples are packed: a batch is {fitting} rows of {dense.length} tokens, which hold about "
+            f"{round(fitting * len(examples) / len(dense))} examples (batch_size {settings.batch_size})")
         examples, rows = dense, fitting
+    elif dense is not None:
+        say("examples are not packed: " + ("batches grow (batch_warmup_from)" if settings.batch_warmup_from else
+            f"{settings.batch_size} of them are fewer rows than the devices and micro-batches are"))
         say(f"several texts share a row: a batch of {settings.batch_size} is {rows} rows of {dense.length} tokens, "
             f"{rows * len(dense.examples) / len(dense):.1f} texts on average")
     elif dense is not None and settings.batch_warmup_from:

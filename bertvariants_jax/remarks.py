@@ -4,6 +4,7 @@ import dataclasses
 from typing import Any
 
 from bertvariants_jax.hf.checkpoint import Checkpoint
+from bertvariants_jax.layers.dense import Compute
 from bertvariants_jax.models.config import Config
 from bertvariants_jax.text import Tokenizer
 from bertvariants_jax.training.loop import Settings
@@ -96,6 +97,22 @@ def remarks_on_precision(optim: Optim, param_dtype: str) -> list[str]:
         f"{unmoved:.2g} do not move, and weights of {INITIAL_SPREAD} are usual; float32 loses none "
         "(--compute.dtype is what makes steps fast)"
     ]
+
+
+def remarks_on_compute(compute: Compute, num_layers: int, backend: str) -> list[str]:
+    """backend: what JAX runs on ("cpu")."""
+    remarks, is_unrolled = [], not 0 < compute.unroll < num_layers
+    if compute.remat != "none" and backend == "cpu" and is_unrolled:
+        remarks.append(
+            f"--compute.remat {compute.remat} saves no memory on a CPU where all {num_layers} layers are "
+            "unrolled (--compute.unroll 1 keeps them in a loop)"
+        )
+    if compute.dtype == "float16":
+        remarks.append(
+            "--compute.dtype float16 has no scaling of the loss here: small gradients become 0; bfloat16 "
+            "has float32's range"
+        )
+    return remarks
 
 
 def remarks_on_start(asked: Any, start: Checkpoint) -> list[str]:

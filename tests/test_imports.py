@@ -23,7 +23,7 @@ ARROWS = {
     "hf": {"models", "names", "text", "layers", "files"},
     "pipelines": {"tasks", "hf", "data"},
     "origin": {"hf", "models", "data", "text"},
-    "remarks": {"hf", "models", "text", "training"},
+    "remarks": {"hf", "layers", "models", "text", "training"},
     "recipe": {"origin", "remarks", "hf", "models", "tasks", "training", "data", "text", "objectives", "layers", "files"},
     "cli": {"recipe", "pipelines", "hf", "models", "training", "tasks", "data", "text", "names", "export"},
     "export": {"hf", "names", "flat", "files"},

@@ -69,7 +69,7 @@ def told(place, tmp_path, capsys, monkeypatch):
         return work
 
     monkeypatch.setattr(recipes, "prepare", once)
-    monkeypatch.setattr(recipes, "count_flops", lambda *_: 0.0)
+    monkeypatch.setattr(recipes, "step_flops", lambda *_: 0.0)
 
     def stop(*_, **__):
         raise Begun
@@ -140,6 +140,27 @@ def test_optim(optim, said, place, told):
 def test_updates_below_a_weights_last_bit_are_warned_of(name, rate, dtype, lost, place, told):
     found = told(classify(place, "judge", optim={"name": name, "rate": rate}, compute={"param_dtype": dtype}))
     assert ("loses" in found) == lost
+
+
+@pytest.mark.parametrize("compute,said", [
+    ({"remat": "full", "unroll": 0}, "--compute.remat full saves no memory on a CPU"),
+    ({"dtype": "float16"}, "no scaling of the loss"),
+    ({"unroll": 0}, ""),
+    ({"dtype": "bfloat16"}, ""),
+])
+def test_compute(compute, said, place, told):
+    found = told(classify(place, "judge", compute=compute))
+    assert said in found if said else found == ""
+    assert found.count("\n") == bool(said)
+
+
+def test_packing(place, told):
+    """How many rows a batch becomes, or why rows are not packed."""
+    rows = {"pack": True, "max_length": 32}
+    assert "examples are not packed: batches grow" in told(classify(place, "judge", task=rows, settings={
+        "batch_warmup_from": 8, "batch_size": 16, "batch_warmup": 0.5}))
+    found = told(classify(place, "judge", task=rows, settings={"batch_size": 64}))
+    assert "examples are packed: a batch is" in found or "examples are not packed: 64 of them" in found
 
 
 def test_the_warning_is_true_of_weights():

@@ -1,6 +1,8 @@
 """Multi-head self-attention, and `attend`, the one door to softmax(q k / sqrt(H) + bias) v."""
 
+import functools
 import math
+import sys
 
 import flax.linen as nn
 import jax
@@ -21,6 +23,27 @@ def visible(attention_mask: jax.Array, keys: jax.Array | None = None) -> jax.Arr
     return (key > 0) & ((query == key) | (query == 0))
 
 
+def unfused(q: jax.Array, k: jax.Array, dropout_rate: float) -> str:
+    """Why cuDNN's kernel cannot take these queries and keys [B, L, N, H]; "" where it can."""
+    size, lengths = q.shape[-1], (q.shape[1], k.shape[1])
+    if jax.default_backend() != "gpu":
+        return f"it needs a GPU, and JAX runs on {jax.default_backend().upper()}"
+    if q.dtype not in (jnp.bfloat16, jnp.float16):
+        return f"it takes bfloat16 and float16, and compute.dtype is {q.dtype.name}"
+    if size % 8 or size > 128:
+        return f"it takes heads of a multiple of 8 up to 128, and these have {size}"
+    if any(length % 2 for length in lengths):
+        return f"it takes even lengths, and these are {lengths[0]} and {lengths[1]}"
+    return f"it has no dropout, and attention drops {dropout_rate:g} of its probabilities" if dropout_rate else ""
+
+
+@functools.cache
+def say(line: str) -> None:
+    """A line on stderr, on the first process, each text once until `say.cache_clear()`."""
+    if jax.process_index() == 0:
+        print(line, file=sys.stderr)
+
+
 def attend(module: nn.Module, q, k, v, mask, bias=None, *, scale=None, dropout_rate=0.0,
            deterministic=True, compute: Compute = FLOAT32):
     """softmax(q k^T * scale + bias) v over heads, masked, with dropout on the probabilities.
@@ -31,10 +54,12 @@ def attend(module: nn.Module, q, k, v, mask, bias=None, *, scale=None, dropout_r
     dropout and sows the probabilities [B, N, Q, K] as intermediates/attentions.
     """
     scale = 1.0 / math.sqrt(q.shape[-1]) if scale is None else scale
-    drops = dropout_rate > 0 and not deterministic
-    if compute.attention == "cudnn" and not drops and not module.is_mutable_collection("intermediates"):
-        bias = None if bias is None else bias.astype(q.dtype)
-        return jax.nn.dot_product_attention(q, k, v, bias=bias, mask=mask, scale=scale, implementation="cudnn")
+    if compute.attention == "cudnn" and not module.is_mutable_collection("intermediates"):
+        obstacle = unfused(q, k, 0.0 if deterministic else dropout_rate)
+        if not obstacle:
+            bias = None if bias is None else bias.astype(q.dtype)
+            return jax.nn.dot_product_attention(q, k, v, bias=bias, mask=mask, scale=scale, implementation="cudnn")
+        say(f"compute.attention is cudnn, but XLA's runs: {obstacle}")
     q, k, v = (jnp.swapaxes(x, 1, 2) for x in (q, k, v))   # heads first: XLA:CPU is six times slower without
     scores = einsum("bnqh,bnkh->bnqk", q, k) * scale                                         # B N Q K
     if bias is not None:

@@ -22,7 +22,8 @@ class Compute:
     remat: what the backward pass recomputes: nothing, whole layers, or all but the products' results.
     unroll: layers unrolled per turn of the stack's loop; 0 is all of them, which compiles longer and
         runs faster on a CPU.
-    attention: "xla" or "cudnn" (fused, GPU, bf16/f16; used where no attention dropout is asked for).
+    attention: "xla" or "cudnn" (fused, GPU, bf16/f16, without attention dropout; where it cannot run, XLA's does, which is
+        said once).
     """
 
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"

@@ -24,7 +24,7 @@ import jax
 import numpy as np
 
 from bertvariants_jax.objectives.objective import Objective
-from bertvariants_jax.training import flops, step
+from bertvariants_jax.training import flops, sharding, step
 from bertvariants_jax.training.checkpoints import Checkpoints, Keep, claim, kept_files, refuse_foreign
 from bertvariants_jax.training.log import Log, read_metrics
 from bertvariants_jax.training.optimizer import Optim, build, schedule, steps_of
@@ -147,6 +147,8 @@ def train(objective: Objective, data: Iterable, settings: Settings, optim: Optim
         raise ValueError("settings.continue_from: an objective with a memory is not handed over to another phase")
     if objective.memory is not None and settings.batch_warmup_from:
         raise ValueError("settings.batch_warmup_from: an objective with a memory needs batches of one size")
+    if settings.keep_best and evaluate is None:
+        raise ValueError(f"settings.keep_best is {settings.keep_best!r}, but nothing is evaluated")
     mesh = make_mesh(settings.mesh) if settings.parallel == "mesh" else None
 
     @functools.cache
@@ -172,6 +174,8 @@ def train(objective: Objective, data: Iterable, settings: Settings, optim: Optim
             if done:
                 before = f" of {settings.continue_from}" if checkpoints.latest is None else ""
                 log.say(f"resumed from step {done}{before}")
+            for line in [] if mesh is None else sharding.remarks(mesh, program.abstract["params"]):
+                log.say(line)
             run = Run(program_of, checkpoints, log, settings, {"config": config, "files": kept_files(out)}, latest,
                       flops_per_step, tokens_per_step)
             run.go_on(done, notes, logged)

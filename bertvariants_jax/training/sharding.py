@@ -101,12 +101,16 @@ def mesh_of(tree) -> jax.sharding.Mesh:
     return jax.sharding.Mesh(mesh.devices.reshape(-1, 1, 1), AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
-def spec(name: str, shape: tuple[int, ...], axes: int, sizes: dict[str, int]) -> PartitionSpec:
+def rule_of(name: str):
+    """The cuts of a leaf to choose from, or FSDP."""
+    return next(rule for pattern, rule in RULES if re.search(pattern, name))
+
+
+def spec(name: str, shape: tuple[int, ...], axes: int, sizes: dict[str, int], smallest: int = SMALLEST) -> PartitionSpec:
     """The cut of one leaf. axes: its leading layer axes, never cut. sizes: devices along each mesh axis."""
-    tail = shape[axes:]
-    if math.prod(tail) < SMALLEST:
+    tail, rule = shape[axes:], rule_of(name)
+    if math.prod(tail) < smallest:
         return PartitionSpec()
-    rule = next(rule for pattern, rule in RULES if re.search(pattern, name))
     choices = [] if rule == FSDP else [choice for choice in rule if len(choice) <= len(tail)]
     choices = [(None,) * (len(tail) - len(choice)) + choice for choice in choices]
 
@@ -146,6 +150,26 @@ def shardings(mesh: jax.sharding.Mesh, tree):
         return NamedSharding(mesh, spec(name, tuple(leaf.shape), axes[name], sizes))
 
     return jax.tree_util.tree_map_with_path(one, tree)
+
+
+def remarks(mesh: jax.sharding.Mesh, params) -> list[str]:
+    """What of a mesh comes to nothing for these parameters (arrays or their shapes), a line each."""
+    axes, sizes, lines = layer_axes(params), dict(mesh.shape), []
+    shapes = {path_name(path): tuple(leaf.shape) for path, leaf in jax.tree_util.tree_leaves_with_path(params)}
+
+    def cut_by(axis: str, name: str, smallest: int) -> bool:
+        cut = spec(name, shapes[name], axes[name], sizes, smallest)
+        return any(axis in ((part,) if isinstance(part, str) else part or ()) for part in cut)
+
+    if sizes["model"] > 1:
+        whole = [name for name in shapes if rule_of(name) != FSDP and not cut_by("model", name, 0)]
+        if whole:
+            more = f" and {len(whole) - 1} more" if len(whole) > 1 else ""
+            lines.append(f"mesh.model {sizes['model']} does not divide the heads or units of {whole[0]} "
+                         f"{list(shapes[whole[0]])}{more}: these parameters are whole along that axis")
+    lines += [f"mesh.{axis} {sizes[axis]} cuts no parameter: they are too small, or nothing of them divides"
+              for axis in ("fsdp", "model") if sizes[axis] > 1 and not any(cut_by(axis, name, SMALLEST) for name in shapes)]
+    return lines
 
 
 def batch_sharding(mesh: jax.sharding.Mesh) -> NamedSharding:

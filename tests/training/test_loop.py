@@ -16,6 +16,7 @@ import toy
 
 from bertvariants_jax.training import evaluate, loop, optimizer
 from bertvariants_jax.training.log import read_metrics
+from bertvariants_jax.training.sharding import Mesh
 
 OPTIM = optimizer.Optim(rate=1e-2, warmup=2)
 
@@ -55,6 +56,14 @@ def test_a_run_leaves_all_its_files(whole):
             "data/wait", "steps_per_second"} <= set(lines[-1])
     np.testing.assert_allclose(lines[0]["learning_rate"], float(optimizer.schedule(OPTIM, 12)(1)), rtol=1e-6)
     assert outcome.metrics["loss"] == lines[-1]["loss"]
+
+
+def test_a_mesh_that_cuts_nothing_is_said_once(tmp_path, capsys):
+    run(tmp_path, steps=2, mesh=Mesh(1, 1, 8))
+    lines = [line for line in capsys.readouterr().err.splitlines() if "mesh.model 8 cuts no parameter" in line]
+    assert len(lines) == 1
+    with pytest.raises(ValueError, match="keep_best is 'f1', but nothing is evaluated"):
+        run(tmp_path / "other", keep_best="f1")
 
 
 CHILD = textwrap.dedent("""

@@ -143,3 +143,19 @@ def test_rows_of_a_host_are_those_of_its_devices(mesh, monkeypatch):
     if sharding.batch_parts(rows.mesh) > 1:
         with pytest.raises(ValueError, match="input_ids has 3 rows"):
             sharding.place({"input_ids": np.zeros((3, 2))}, rows)
+
+
+@pytest.mark.parametrize("sizes, heads, units, width, said", [
+    ((1, 1, 8), 12, 3072, 768, ["mesh.model 8 does not divide the heads or units of layers/attention/out/kernel "
+                                "[2, 12, 64, 768] and 1 more"]),
+    ((1, 1, 8), 2, 13, 26, ["layers/attention/out/kernel [2, 2, 13, 26] and 3 more", "mesh.model 8 cuts no parameter"]),
+    ((1, 1, 4), 12, 3072, 768, []), ((1, 8, 1), 2, 16, 26, ["mesh.fsdp 8 cuts no parameter"]), ((8, 1, 1), 2, 13, 26, [])])
+def test_an_axis_that_divides_nothing_is_named(sizes, heads, units, width, said):
+    shape = jax.ShapeDtypeStruct
+    layers = {"attention": {"query": {"kernel": shape((2, width, heads, width // heads), jnp.float32)},
+                            "out": {"kernel": shape((2, heads, width // heads, width), jnp.float32)}},
+              "ffn": {"up": {"kernel": shape((2, width, units), jnp.float32)},
+                      "down": {"kernel": shape((2, units, width), jnp.float32)}}}
+    devices = int(np.prod(sizes))
+    found = sharding.remarks(sharding.make_mesh(sharding.Mesh(*sizes), jax.devices()[:devices]), {"layers": layers})
+    assert len(found) == len(said) and all(part in line for part, line in zip(said, found, strict=True))
