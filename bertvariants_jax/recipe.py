@@ -10,6 +10,7 @@ import json
 import math
 import os
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -63,7 +64,7 @@ from bertvariants_jax.tasks.task import TEST, TRAIN, VALIDATION, Task
 from bertvariants_jax.text import Tokenizer, train
 from bertvariants_jax.training import evaluate as evaluation
 from bertvariants_jax.training import loop
-from bertvariants_jax.training.checkpoints import ADDRESSES
+from bertvariants_jax.training.checkpoints import ADDRESSES, newest_notes, recover, run_config
 from bertvariants_jax.training.loop import Outcome, Settings
 from bertvariants_jax.training.optimizer import Optim
 from bertvariants_jax.training.sharding import Mesh, batch_parts, batch_sharding, local_rows, make_mesh
@@ -250,7 +251,7 @@ TASKS = {kind.__name__: kind for kind in (
 def task_of_run(folder: str | Path) -> Task:
     """The task that a training run's config.json describes; relative addresses are of the folder that it was started in."""
     path = Path(folder) / "config.json"
-    config = json.loads(path.read_text(encoding="utf-8"))
+    config = run_config(folder)
     said, started_in = dict(config.get("task") or {}), config.get("started_in", os.getcwd())
     if started_in != os.getcwd():
         said |= {name: anchored(said[name], started_in) for name in (*ADDRESSES, "teacher") if name in said}
@@ -287,7 +288,15 @@ def run(recipe: Recipe, out: str | Path, data_changed: bool = False) -> Outcome:
     data_changed: go on though the data is not what it was. ValueError without it, and where classes, tokenizer or
     networks are others than those of the run that is there.
     """
-    out, settings = Path(out), recipe.settings
+    out = Path(out)
+    with loop.locked(out):
+        recover(out)
+        return run_here(recipe, out, data_changed)
+
+
+def run_here(recipe: Recipe, out: Path, data_changed: bool) -> Outcome:
+    """`run` in a folder that is held by this process."""
+    settings = recipe.settings
     attention.say.cache_clear()                        # each run says for itself what it cannot do
     with noted(cache_folder() / "fingerprints") as training_sources:
         work = prepare(recipe, out)
@@ -359,15 +368,25 @@ def run_seeds(recipe: Recipe, out: str | Path, seeds: int, data_changed: bool = 
     Gives, and keeps in `out`/scores.json, the median, extremes and standard deviation of each metric over the runs that
     came to an end, and how many failed: those that diverged and those that are no better than the baseline. Papers
     give such medians (arXiv:1907.11692, 2003.10555).
-    Raises ValueError where the task has no metric or where every run diverged.
+    Raises ValueError where the task has no metric or where every run diverged, InterruptedError where one was stopped.
     """
-    out, best, runs = Path(out), recipe.task.best, []
-    if not best:
+    if not recipe.task.best:
         raise ValueError("several seeds are compared by a metric, which this task has not")
+    out = Path(out)
+    with loop.locked(out):
+        return seeds_here(recipe, out, seeds, data_changed)
+
+
+def seeds_here(recipe: Recipe, out: Path, seeds: int, data_changed: bool) -> dict[str, Any]:
+    """`run_seeds` in a folder that is held by this process."""
+    best, runs = recipe.task.best, []
     for seed in range(recipe.settings.seed, recipe.settings.seed + seeds):
         folder = out / f"seed-{seed}"
         try:
-            run(replace(recipe, settings=replace(recipe.settings, seed=seed)), folder, data_changed)
+            outcome = run(replace(recipe, settings=replace(recipe.settings, seed=seed)), folder, data_changed)
+            if outcome.stopped_by not in ("steps", "data"):
+                raise InterruptedError(f"seed {seed} was stopped by {outcome.stopped_by} at step {outcome.step}; the same "
+                                       "command goes on from there")
             scores = json.loads((folder / "scores.json").read_text(encoding="utf-8"))
             failed = scores["metrics"][best] <= scores["baseline"].get(best, -math.inf)
             runs.append({"seed": seed, "failed": failed, **scores})
@@ -392,7 +411,7 @@ def averages(scored: Sequence[tuple[Path, dict[str, Any]]]) -> list[str]:
     named: dict[str, dict[str, Any]] = {}
     for out, found in scored:
         folder = out if (out / "config.json").is_file() else out / f"seed-{found['runs'][0]['seed']}"
-        said = json.loads((folder / "config.json").read_text(encoding="utf-8"))["task"]
+        said = run_config(folder)["task"]
         official = {row.official: name for name, row in GLUE.items()}
         name = said.get("name") or official.get(said.get("official", ""), "") * (said["kind"] == "Classify")
         if name in named:
@@ -513,11 +532,23 @@ def fresh_tokenizer(recipe: Recipe, out: Path) -> Tokenizer:
     """The recipe's tokenizer, or one trained on the task's text; kept in `out`/tokenizer so that a resumed run has the same."""
     if recipe.model.tokenizer:
         return Tokenizer.load(recipe.model.tokenizer)
-    folder = out / "tokenizer"
-    if not (folder / "tokenizer.json").is_file():
+    folder, begun = out / "tokenizer", newest_notes(out) is not None
+    if not (folder / "tokenizer.json").is_file() and not begun:
         kind = VARIANTS[recipe.model.variant].tokenizer
-        train(recipe.task.texts(), kind, recipe.model.vocab_size, recipe.model.lowercase).save(folder)
-    return Tokenizer.load(folder)
+        tokenizer = train(recipe.task.texts(), kind, recipe.model.vocab_size, recipe.model.lowercase)
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=out, prefix=".tmp-") as work:  # its files come together, or none
+            tokenizer.save(Path(work) / "tokenizer")
+            try:
+                os.replace(Path(work) / "tokenizer", folder)
+            except OSError:                                                 # a kill left a part, or another host was first
+                tokenizer.save(folder)
+    try:
+        return Tokenizer.load(folder)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{folder} cannot be read ({error}): " + (
+            "put its files back, of which the run's checkpoints, of an earlier version, keep no copy, or begin in another "
+            "folder" if begun else "delete it; nothing is lost, as the run has no checkpoint")) from error
 
 
 def assess(task: Task, objective: Objective, params, examples, data: Pipeline, mesh=None) -> dict[str, float]:

@@ -25,7 +25,16 @@ import numpy as np
 
 from bertvariants_jax.objectives.objective import Objective
 from bertvariants_jax.training import flops, sharding, step
-from bertvariants_jax.training.checkpoints import Checkpoints, Keep, claim, kept_files, refuse_foreign
+from bertvariants_jax.training.checkpoints import (
+    CheckpointError,
+    Checkpoints,
+    Keep,
+    claim,
+    kept_files,
+    reason,
+    refuse_foreign,
+)
+from bertvariants_jax.training.lock import Lock, RunInUse
 from bertvariants_jax.training.log import Log, read_metrics
 from bertvariants_jax.training.optimizer import Optim, build, schedule, steps_of
 from bertvariants_jax.training.sharding import Mesh, batch_parts, make_mesh
@@ -140,7 +149,6 @@ def train(objective: Objective, data: Iterable, settings: Settings, optim: Optim
     """
     out, first = pathlib.Path(out), jax.process_index() == 0
     config = {**(config or {}), "settings": asdict(settings), "optim": asdict(optim)}
-    claim(out, config, data_changed, {**(defaults or {}), "settings": asdict(Settings()), "optim": asdict(Optim())})
     growing = settings.rows_at if settings.batch_warmup_from else None
     rate, optimizer = schedule(optim, settings.steps, growing), build(optim, settings.steps, growing)
     if objective.memory is not None and settings.continue_from:
@@ -166,7 +174,11 @@ def train(objective: Objective, data: Iterable, settings: Settings, optim: Optim
     program = program_of(settings.batch_size)
     keep = Keep(settings.keep_last, settings.keep_best.removeprefix("eval/"), settings.best_mode)
 
-    with Checkpoints(out / "checkpoints", keep) as checkpoints, stop_signals() as stop:
+    with contextlib.ExitStack() as stack:
+        lock = stack.enter_context(locked(out))
+        claim(out, config, data_changed, {**(defaults or {}), "settings": asdict(Settings()), "optim": asdict(Optim())})
+        checkpoints = stack.enter_context(Checkpoints(out / "checkpoints", keep))
+        stop = stack.enter_context(stop_signals())
         stream = iter(data)
         state, rng, done, notes = begin(program, checkpoints, stream, settings, params, config, data_changed)
         with Log(out, settings.steps, done, active=first) as log:
@@ -177,7 +189,7 @@ def train(objective: Objective, data: Iterable, settings: Settings, optim: Optim
             for line in [] if mesh is None else sharding.remarks(mesh, program.abstract["params"]):
                 log.say(line)
             run = Run(program_of, checkpoints, log, settings, {"config": config, "files": kept_files(out)}, latest,
-                      flops_per_step, tokens_per_step)
+                      flops_per_step, tokens_per_step, lock)
             run.go_on(done, notes, logged)
             stopped_by = run.steps(state, rng, stream, evaluate, stop)
         checkpoints.wait()
@@ -190,10 +202,28 @@ def train(objective: Objective, data: Iterable, settings: Settings, optim: Optim
                 export(values, out / "model")
         if first:
             with contextlib.suppress(ImportError):  # curves are an extra
-                
                 from bertvariants_jax.training.report import write_report
                 write_report([out], out / "report.html")
         return Outcome(run.done, latest, stopped_by)
+
+
+@contextlib.contextmanager
+def locked(out):
+    """Hold RUN/lock on the first process of a run; gives the Lock, None on the others.
+
+    Raises RunInUse where another run holds it, CheckpointError where the folder cannot be written.
+    """
+    if jax.process_index() > 0:
+        yield None
+        return
+    with contextlib.ExitStack() as stack:
+        try:    # on several hosts JAX itself watches for SIGTERM
+            lock = stack.enter_context(Lock(out, sigterm=jax.process_count() == 1))
+        except RunInUse:
+            raise
+        except OSError as error:
+            raise CheckpointError(f"cannot write to {out}: {reason(error)}") from error
+        yield lock
 
 
 def begin(program: step.Program, checkpoints: Checkpoints, stream, settings: Settings, params, config: dict[str, Any],
@@ -267,9 +297,10 @@ class Interval:
 class Run:
     """The state of a loop under way: steps queued, the interval that is being measured, the clock."""
 
-    def __init__(self, program_of, checkpoints, log, settings, notes, latest, flops_per_step, tokens_per_step):
+    def __init__(self, program_of, checkpoints, log, settings, notes, latest, flops_per_step, tokens_per_step, lock=None):
         self.program_of, self.checkpoints, self.log, self.settings = program_of, checkpoints, log, settings
         self.notes, self.latest, self.flops, self.tokens = notes, latest, flops_per_step, tokens_per_step
+        self.lock = lock
         self.done = 0
         self.resumed = False             # from a checkpoint of its own
         self.logged: set[str] = set()    # metrics in metrics.jsonl of the step that the run resumes from
@@ -329,7 +360,7 @@ class Run:
             if ends or due(self.done, settings.save_every) or best or failure:
                 self.finish(0)
                 with self.paused():
-                    self.sync()
+                    self.before_save()
                     self.checkpoints.save(self.done, {**state, "rng": rng}, data=here, metrics=scores, **self.notes,
                                           interval={"sums": self.interval.sums, "step": self.interval.step})
             if failure:
@@ -440,7 +471,10 @@ class Run:
         except OSError as error:
             raise self.checkpoints.failed("cannot write the log", error) from error
 
-    def sync(self) -> None:
+    def before_save(self) -> None:
+        """The lines that a checkpoint counts on are on the disk, and the folder is still this process's."""
+        if self.lock is not None:
+            self.lock.check()
         try:
             self.log.sync()
         except OSError as error:

@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from bertvariants_jax.files import write_file
-from bertvariants_jax.training.checkpoints import flat
+from bertvariants_jax.training.checkpoints import flat, run_config
 from bertvariants_jax.training.log import read_metrics
 
 COLOURS = ["#2563eb", "#ea580c", "#059669", "#9333ea", "#db2777", "#0891b2", "#ca8a04", "#475569"]
@@ -52,8 +52,10 @@ def read_run(folder) -> RunRecord:
     folder = pathlib.Path(folder)
     if not (folder / "metrics.jsonl").exists():
         raise FileNotFoundError(f"{folder} is not a run: it has no metrics.jsonl")
-    path = folder / "config.json"
-    config = json.loads(path.read_text("utf-8")) if path.exists() else {}
+    try:
+        config = run_config(folder)
+    except FileNotFoundError:
+        config = {}
     return RunRecord(folder.resolve().name, config, read_metrics(folder / "metrics.jsonl"))
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import threading
 
 import jax
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import toy
 
 from bertvariants_jax.training import loop, optimizer, report
+from bertvariants_jax.training.lock import RunInUse
 from bertvariants_jax.training.log import read_metrics
 
 OBJECTIVE, OPTIM = toy.objective(), optimizer.Optim(rate=1e-2, warmup=2)
@@ -128,3 +130,27 @@ def test_a_stop_where_the_data_ends_changes_nothing(stop_at, tmp_path):
     assert run(tmp_path / "parts", toy.Data(16, length=7))[0][1] == "SIGTERM"
     assert run(tmp_path / "parts", toy.Data(16, length=7)) == ended
     assert lines(tmp_path / "parts") == lines(tmp_path / "whole")
+
+
+def test_a_run_holds_its_folder_until_it_ends(tmp_path):
+    refused = []
+
+    def again():
+        try:
+            run(tmp_path)
+        except RunInUse as error:
+            refused.append(str(error))
+
+    def evaluate(params, step):
+        if step == 4:
+            thread = threading.Thread(target=again)
+            thread.start()
+            thread.join()
+        if step == 6:
+            raise ValueError("row 3 is broken")
+        return score(params, step)
+
+    with pytest.raises(ValueError, match="row 3"):
+        run(tmp_path, evaluate=evaluate)
+    assert len(refused) == 1 and "in use by" in refused[0]
+    assert run(tmp_path)[0][0] == 12 and not (tmp_path / "lock").exists()
