@@ -9,6 +9,7 @@ import glob
 import json
 import math
 import os
+import pickle
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -84,6 +85,7 @@ class Model:
     tokenizer: its folder; "" takes that of `start`, or of the task's teacher, or trains one of the variant's kind, of
         `vocab_size` pieces, on the task's text.
     changes: numbers in the config of `start` that become others (a dropout rate, ModernBERT's global_rope_theta).
+    add_tokens: whole tokens that tokenizer and word table get besides those that they have ("[ENT]").
     """
 
     start: str = ""
@@ -94,14 +96,13 @@ class Model:
     tokenizer: str = ""
     vocab_size: int = 30522
     lowercase: bool = True
+    add_tokens: tuple[str, ...] = ()
 
 
 def model(name: str, tokenizer: str = "", **overrides: Any) -> Model:
     """Fresh weights of a variant or published size, with fields of its config changed."""
     variant, config = find_size(name)
-    if unknown := set(overrides) - {f.name for f in dataclasses.fields(config)}:
-        raise ValueError(f"{type(config).__name__} has no field {sorted(unknown)[0]!r}")
-    config = replace(config, **overrides)
+    config = config.replaced(**overrides)
     return Model(variant=variant.name, config=config, tokenizer=tokenizer, vocab_size=config.vocab_size)
 
 
@@ -230,7 +231,7 @@ class Work(NamedTuple):
     """What a recipe comes to once its tokenizer, network and data are there; the task is as the model wants it.
 
     plain: the objective of networks that recompute nothing and fuse nothing, whose products are the work to be done.
-    parts: what it is made of, see origin.py.
+    parts: what it is made of, see origin.py. pooling: what the start's folder says of its vectors.
     """
 
     task: Task
@@ -241,6 +242,7 @@ class Work(NamedTuple):
     plain: Objective
     train: Pipeline
     parts: dict[str, Any]
+    pooling: Pooling | None = None
 
 
 TASKS = {kind.__name__: kind for kind in (
@@ -330,8 +332,8 @@ def run_here(recipe: Recipe, out: Path, data_changed: bool) -> Outcome:
     def export(params, folder: Path) -> None:
         models = objective.exports(params) if objective.exports else {folder.name: (network, params)}
         for name, (part, values) in models.items():
-            save(Checkpoint(part, values, work.tokenizer, Report(), Pooling(task.pooling) if task.pooling else None),
-                 folder.parent / name)
+            pooling = replace(work.pooling or Pooling(), mode=task.pooling, unsupported=()) if task.pooling else None
+            save(Checkpoint(part, values, work.tokenizer, Report(), pooling), folder.parent / name)
 
     sample = {key: jax.ShapeDtypeStruct((settings.batch_size, *value.shape[1:]), value.dtype)
               for key, value in work.train.batch(0).items()}
@@ -438,8 +440,9 @@ def prepare(recipe: Recipe, out: Path) -> Work:
                 raise ValueError(f"model.{name} is about model.start, which is not given{instead}")
     if start:
         checkpoint = load(start, dtype=recipe.compute.dtype, param_dtype=recipe.compute.param_dtype,
-                          revision=recipe.model.revision or None)
-        task = task.fitted(checkpoint.config.id2label, checkpoint.pooling and checkpoint.pooling.mode)
+                          revision=recipe.model.revision or None, heads=task.heads, fresh=False)
+        say(*(f"{start}: {guess}" for guess in checkpoint.report.guesses))
+        task = embedding(task, checkpoint.pooling).fitted(checkpoint.config.id2label, checkpoint.pooling and checkpoint.pooling.mode)
     labels = task.labels()
     changed = {} if labels is None else {"id2label": labels, "problem_type": task.problem_type}
     if start:
@@ -448,8 +451,11 @@ def prepare(recipe: Recipe, out: Path) -> Work:
             raise FileNotFoundError(f"{start} has no tokenizer files: give --model.tokenizer a folder")
         if unknown := set(recipe.model.changes) - {f.name for f in dataclasses.fields(checkpoint.config)}:
             raise ValueError(f"model.changes: {type(checkpoint.config).__name__} has no field {sorted(unknown)[0]!r}")
-        loaded = checkpoint
-        checkpoint = loaded.with_heads(*task.heads, seed=settings.seed, **changed, **recipe.model.changes)
+        loaded, growth = checkpoint, {}
+        if recipe.model.add_tokens:
+            tokenizer = extended(tokenizer, recipe.model.add_tokens)
+            growth = {"vocab_size": max(tokenizer.vocab_size, loaded.config.vocab_size)}
+        checkpoint = loaded.with_heads(*task.heads, seed=settings.seed, **{**changed, **growth, **recipe.model.changes})
         network, fresh = replace(checkpoint.network, compute=recipe.compute), checkpoint.report.fresh
         if fresh:
             say(f"{start}: freshly initialised: {', '.join(fresh)}")
@@ -459,6 +465,7 @@ def prepare(recipe: Recipe, out: Path) -> Work:
     else:
         lent = [companion.tokenizer for companion in companions.values() if companion.tokenizer is not None]
         tokenizer = lent[0] if lent and not recipe.model.tokenizer else fresh_tokenizer(recipe, out)
+        tokenizer = extended(tokenizer, recipe.model.add_tokens)
         config = replace(recipe.model.config, vocab_size=tokenizer.vocab_size, pad_token_id=tokenizer.pad_token_id,
                          **changed)
         network = VARIANTS[recipe.model.variant].network(config, task.heads, recipe.compute)
@@ -496,7 +503,30 @@ def prepare(recipe: Recipe, out: Path) -> Work:
     data.batch(0)                                      # its faults before any work
     params = task.initial(network, checkpoint and jax.device_get(checkpoint.params), **companions)
     parts = describe_parts(network, tokenizer, labels, task.pooling, companions)
-    return Work(task, params, network, tokenizer, objective, plain, data, parts)
+    return Work(task, params, network, tokenizer, objective, plain, data, parts, checkpoint and checkpoint.pooling)
+
+
+def extended(tokenizer: Tokenizer, tokens: Sequence[str]) -> Tokenizer:
+    """A copy of the tokenizer that knows these tokens too."""
+    if tokens:
+        tokenizer = pickle.loads(pickle.dumps(tokenizer))
+        tokenizer.add_tokens(tokens)
+    return tokenizer
+
+
+def embedding(task: Task, pooling: Pooling | None) -> Task:
+    """The task, reading texts as the folder of its sentence encoder says. Raises ValueError for what is not done here."""
+    if pooling is None or not isinstance(task, Similar):
+        return task
+    if pooling.unsupported and not task.pooling:
+        raise ValueError(f"this sentence encoder has {', '.join(pooling.unsupported)}, which is not supported: give "
+                         "--task.pooling for vectors of its hidden states")
+    if pooling.prompt() and not pooling.include_prompt:
+        raise ValueError(f"this sentence encoder puts {pooling.prompt()!r} before texts and does not pool it, which this task does not do")
+    if pooling.similarity not in (None, "cosine") and not pooling.normalize:
+        say(f"this sentence encoder compares by {pooling.similarity!r}; the task takes cosines")
+    return replace(task, lowercase=task.lowercase or pooling.lowercase, prompt=task.prompt or pooling.prompt(),
+                   max_length=min(task.max_length, pooling.max_length or task.max_length))
 
 
 def fits(*networks: Network) -> Check:
@@ -598,7 +628,8 @@ def evaluate(folder: str | Path, task: Task, split: str = VALIDATION, batch_size
     """
     if split not in (TRAIN, VALIDATION, *((TEST,) if task.best else ())):
         raise ValueError(f"there is no split {split!r} to evaluate on")
-    checkpoint = load(folder)
+    checkpoint = load(folder, heads=task.heads, fresh=False)
+    say(*(f"{folder}: {guess}" for guess in checkpoint.report.guesses))
     if missing := [head for head in task.heads if head not in checkpoint.heads]:
         raise ValueError(f"{folder} has no {missing[0]!r} head; it has: {', '.join(checkpoint.heads) or 'none'}")
     if len(set(labels)) < len(labels):
@@ -606,7 +637,7 @@ def evaluate(folder: str | Path, task: Task, split: str = VALIDATION, batch_size
     if labels and len(labels) != len(checkpoint.config.id2label):
         raise ValueError(f"{len(labels)} labels are given, but {folder} has {len(checkpoint.config.id2label)} classes")
     known = labels or checkpoint.config.id2label
-    task = task.answered_by(known).fitted(known, checkpoint.pooling and checkpoint.pooling.mode)
+    task = embedding(task.answered_by(known), checkpoint.pooling).fitted(known, checkpoint.pooling and checkpoint.pooling.mode)
     wanted = task.labels()
     if wanted is not None and known != wanted:
         raise ValueError(f"{folder} knows {len(known)} classes, {', '.join(known)}; the task has {len(wanted)}, "

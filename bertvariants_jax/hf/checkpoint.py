@@ -7,6 +7,7 @@ import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import flax.linen as nn
@@ -16,15 +17,18 @@ import numpy as np
 from bertvariants_jax import names
 from bertvariants_jax.files import write_file
 from bertvariants_jax.hf.hub import resolve
+from bertvariants_jax.hf.pooling import Pooling, network_folder, read_json, read_pooling, write_pooling
 from bertvariants_jax.hf.tensors import read_tensors, write_tensors
 from bertvariants_jax.hf.tf_bundle import read_tf_checkpoint
 from bertvariants_jax.layers.dense import Compute
 from bertvariants_jax.models import VARIANTS, find_size
 from bertvariants_jax.models.config import Config
-from bertvariants_jax.models.variant import Network, Variant
+from bertvariants_jax.models.variant import ENCODER_INPUTS, TABLES, Network, Variant
 from bertvariants_jax.names import Row
 from bertvariants_jax.text.tokenizer import Tokenizer
 
+# What torch's wrappers put into names: torch.compile, FSDP and checkpointed layers anywhere, DataParallel in front.
+WRAPPERS = {"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
 LEGACY = ((r"\bLayerNorm\.gamma$", "LayerNorm.weight"), (r"\bLayerNorm\.beta$", "LayerNorm.bias"))
 
 # What TensorFlow's optimizers and estimators keep beside the weights.
@@ -35,7 +39,8 @@ SLOTS = re.compile(r"(^|/)(adam_[mv]|lamb_[mv]|Adam(_1)?|ExponentialMovingAverag
 class Report:
     """What loading did, by HF tensor name (`fresh`: parts of ours, by path).
 
-    notes: whole sentences about what the folder leaves open or contradicts.
+    notes: sentences on what does not fit together. guesses: sentences on what the folder does not say, and what was
+    taken instead; commands print them and pipelines warn of them.
     """
 
     source: str = ""
@@ -44,6 +49,7 @@ class Report:
     fresh: tuple[str, ...] = ()
     unknown_config: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    guesses: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         lines = [f"{self.source or 'new'}: {len(self.used)} tensors used"]
@@ -53,7 +59,7 @@ class Report:
             kept = [item for item in items if not SLOTS.search(item)]
             if items:
                 lines.append(f"{label}: " + ", ".join([*kept, *([f"{slots} variables of the optimizer"] if slots else [])]))
-        return "\n".join([*lines, *self.notes])
+        return "\n".join([*lines, *self.notes, *self.guesses])
 
 
 @dataclass(frozen=True)
@@ -66,20 +72,6 @@ class Output:
     hidden_states: tuple[jax.Array, ...] | None = None
     attentions: tuple[jax.Array, ...] | None = None
     mems: Any = None
-
-
-@dataclass(frozen=True)
-class Pooling:
-    """How a sentence encoder makes a vector of a text: "cls", "mean" or "max" of the hidden states, to length 1 or not.
-
-    max_length: tokens that it reads of a text, None where its folder does not say. unsupported: what else it does to
-    them, which is not done here.
-    """
-
-    mode: str = "mean"
-    normalize: bool = False
-    max_length: int | None = None
-    unsupported: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -111,14 +103,15 @@ class Checkpoint:
     def heads(self) -> dict[str, nn.Module]:
         return self.network.modules
 
-    def __call__(self, output_hidden_states: bool = False, output_attentions: bool = False, use_mems: bool = False,
-                 **inputs) -> Output:
+    def __call__(self, *arrays, output_hidden_states: bool = False, output_attentions: bool = False,
+                 use_mems: bool = False, **inputs) -> Output:
         """Run the encoder (jitted, cached per shape) on `input_ids`, `attention_mask`, ... int32 [B, L].
 
+        arrays: input_ids, attention_mask, token_type_ids and position_ids, in this order, if not by name.
         use_mems: give the memory for the next call too (XLNet).
         Raises ValueError for ids beyond the vocabulary and sequences longer than the positions.
         """
-        inputs = self.checked(inputs)
+        inputs = self.checked(by_name(arrays, inputs))
         if not (output_hidden_states or output_attentions):
             encoded = _encode(self.network, use_mems, self.params, inputs)
             return Output(encoded.last_hidden_state, encoded.pooler_output, mems=encoded.mems)
@@ -126,10 +119,10 @@ class Checkpoint:
         return Output(encoded.last_hidden_state, encoded.pooler_output, hidden_states if output_hidden_states else None,
                       attentions if output_attentions else None, encoded.mems)
 
-    def logits(self, head: str, **inputs) -> jax.Array:
+    def logits(self, head: str, *arrays, **inputs) -> jax.Array:
         """Scores of a head (jitted, cached per shape); for "choice" inputs are [B, choices, L]."""
         own = self.network.variant.heads[head].inputs if head in self.network.variant.heads else ()
-        return _logits(self.network, head, self.params, self.checked(inputs, own))
+        return _logits(self.network, head, self.params, self.checked(by_name(arrays, inputs), own))
 
     def checked(self, inputs: Mapping[str, Any], further: tuple[str, ...] = ()) -> dict[str, np.ndarray]:
         """The inputs as int32 arrays; out-of-range ids would give NaN silently on the device, so they raise here."""
@@ -137,6 +130,9 @@ class Checkpoint:
         known = (*self.network.variant.call_arguments, *further)
         if unknown := set(inputs) - set(known):
             raise ValueError(f"{self.variant} takes no input {sorted(unknown)[0]!r}; it takes: {', '.join(known)}")
+        if "input_ids" not in inputs or inputs["input_ids"].ndim < 2:
+            shape = inputs["input_ids"].shape if "input_ids" in inputs else None
+            raise ValueError(f"input_ids should be ids [B, L], not {'missing' if shape is None else f'of shape {shape}'}")
         self.check_ids(inputs)
         longest = self.network.variant.longest(self.config)
         if longest and inputs["input_ids"].shape[-1] > longest:
@@ -162,18 +158,64 @@ class Checkpoint:
     def with_heads(self, *heads: str, seed: int = 0, **config_overrides) -> "Checkpoint":
         """The same checkpoint with these heads, the pooler where they read it, and no others; missing ones are fresh.
 
-        A head whose shape the config overrides change (`id2label`) is fresh too; the report says so.
+        Sizes of tables (vocab_size, max_position_embeddings, type_vocab_size, ...) may change: a table keeps its rows,
+        is cut, or gets fresh ones behind them. A head of other classes (`id2label`) is fresh. The report says all of it.
+        Raises ValueError where an override asks for other shapes of the encoder's weights.
         """
-        config = dataclasses.replace(self.config, **config_overrides)
-        network = self.network.variant.network(config, heads, self.network.compute)
-        shapes = network.shapes()
-        params = {part: tree for part, tree in self.params.items()
-                  if part in shapes and jax.tree.map(np.shape, tree) == jax.tree.map(np.shape, shapes[part])}
-        params, fresh = _complete(network, params, seed)
+        changes = self.config.kept(config_overrides)
+        network = self.network.variant.network(self.config.replaced(**changes), heads, self.network.compute)
+        only_tables = {name: value for name, value in changes.items() if name in TABLES.values()}
+        sized = network if not only_tables else self.network.variant.network(
+            self.config.replaced(**only_tables), heads, self.network.compute)
+        params, tables = carried(self.params, network, sized.shapes() if only_tables else {}, changes)
+        params, fresh = _complete(network, params, seed, tables)
+        cut = [f"{path}[{network_rows}:{len(table)}]" for path, table in tables.items()
+               if (network_rows := len(names.flatten(params)[path])) < len(table)]
+        left = sorted(path for path in set(names.flatten({"encoder": self.params["encoder"]})) - set(names.flatten(params)))
         outdated = mismatches(self.tokenizer, self.network)
-        notes = (*(note for note in self.report.notes if note not in outdated), *mismatches(self.tokenizer, network))
+        notes = [note for note in self.report.notes if note not in outdated] + list(mismatches(self.tokenizer, network))
+        notes += [f"not carried over: {', '.join([*cut, *left])}"] if cut or left else []
         return dataclasses.replace(self, network=network, params=params,
-                                   report=dataclasses.replace(self.report, fresh=fresh, notes=notes))
+                                   report=dataclasses.replace(self.report, fresh=fresh, notes=tuple(notes)))
+
+
+def carried(params: Mapping[str, Any], network: Network, sized: Mapping[str, Any], changes: Mapping[str, Any]
+            ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """What a network of other heads or sizes takes of parameters as it is, and by path the tables that it resizes.
+
+    sized: shapes of the network of which only the tables have other sizes. A head with any other new shape is left out.
+    Raises ValueError for other shapes in the encoder.
+    """
+    leaves, shapes = names.flatten(params), names.flatten(network.shapes())
+    sized = names.flatten(sized)
+    kept, tables, other = {}, {}, {}
+    for path, leaf in shapes.items():
+        if path not in leaves:
+            continue
+        old = np.shape(leaves[path])
+        if old == leaf.shape:
+            kept[path] = leaves[path]
+        elif path in sized and sized[path].shape == leaf.shape and old[1:] == leaf.shape[1:]:
+            tables[path] = leaves[path]
+        else:
+            other[path] = f"{path} of shape {old} would have {leaf.shape}"
+    if wrong := [text for path, text in other.items() if path.startswith("encoder/")]:
+        fields = ", ".join(f"{name}={value!r}" for name, value in changes.items() if name not in TABLES.values())
+        raise ValueError(f"these weights do not fit {fields or changes}: {wrong[0]}; only tables can grow or shrink "
+                         f"({', '.join(TABLES.values())}). A network of that shape is drawn by bertvariants_jax.new")
+    redrawn = {path.split("/")[0] for path in other}
+    kept, tables = ({path: leaf for path, leaf in part.items() if path.split("/")[0] not in redrawn} for part in (kept, tables))
+    return names.unflatten(kept), tables
+
+
+def by_name(arrays: tuple, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Inputs by name, the first ones given without."""
+    if len(arrays) > len(ENCODER_INPUTS):
+        raise ValueError(f"{len(arrays)} inputs are given without a name; in order they are {', '.join(ENCODER_INPUTS)}")
+    named = dict(zip(ENCODER_INPUTS, arrays, strict=False))
+    if twice := named.keys() & inputs.keys():
+        raise ValueError(f"{min(twice)} is given twice, by its place and by its name")
+    return {**named, **inputs}
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
@@ -207,25 +249,27 @@ def new(name: str, heads: tuple[str, ...] = (), seed: int = 0, tokenizer: Tokeni
     if tokenizer is not None:
         config_overrides = {"vocab_size": tokenizer.vocab_size, "pad_token_id": tokenizer.pad_token_id,
                             **config_overrides}
-    if unknown := set(config_overrides) - {f.name for f in dataclasses.fields(config)}:
-        raise ValueError(f"{type(config).__name__} has no field {sorted(unknown)[0]!r}")
-    config = dataclasses.replace(config, **config_overrides)
-    network = variant.network(config, tuple(heads), Compute(dtype, param_dtype))
+    config = config.replaced(**config_overrides)
+    network = variant.network(config, (heads,) if isinstance(heads, str) else tuple(heads), Compute(dtype, param_dtype))
     params, fresh = _complete(network, {}, seed)
     return Checkpoint(network, params, tokenizer, Report(fresh=fresh))
 
 
 def load(source: str | Path, dtype: str | None = None, param_dtype: str = "float32", revision: str | None = None,
-         local_files_only: bool = False, heads: tuple[str, ...] = (), seed: int = 0) -> Checkpoint:
+         local_files_only: bool = False, heads: tuple[str, ...] = (), seed: int = 0, fresh: bool = True) -> Checkpoint:
     """A checkpoint from a HuggingFace folder or hub id, or a folder with an original TensorFlow checkpoint
     (`bert_config.json` and `bert_model.ckpt.*`).
 
     Args:
       dtype: of the computation (float32 unless given). param_dtype: of the parameters, whatever the file's.
-      heads: heads to have besides those of the file; missing ones are initialised from `seed` and reported.
+      heads: heads to have besides those of the file; missing ones are initialised from `seed` and reported. Where a
+        file's tensors fit several heads and its config.json names no class, they are taken as one of these.
+      fresh: False leaves heads out that the file does not hold.
     Raises: FileNotFoundError, or ValueError naming at once every tensor that is missing, misshapen or unknown.
     """
-    folder = resolve(str(source), revision, local_files_only)
+    heads = (heads,) if isinstance(heads, str) else tuple(heads)
+    outer = resolve(str(source), revision, local_files_only)
+    folder = network_folder(outer)
     read_config(folder)                                # its faults before any weights are looked at
     tensorflow = _is_tensorflow(folder)
     tensors = read_tf_checkpoint(folder) if tensorflow else _canonical(read_tensors(folder))
@@ -240,7 +284,7 @@ def load(source: str | Path, dtype: str | None = None, param_dtype: str = "float
         return {part: rows for part, rows in variant.tf_names(config).items() if part in ("encoder", *network.heads)}
 
     compute = Compute(dtype or "float32", param_dtype)
-    found = _heads_of(variant, config, tensors, architectures, rows_of)
+    found, guesses = _heads_of(variant, config, tensors, architectures, rows_of, heads)
     network = variant.network(config, found, compute)
     shapes = {path: leaf.shape for path, leaf in names.flatten(network.shapes()).items()}
     params, used, faults = {}, set(), []
@@ -260,16 +304,16 @@ def load(source: str | Path, dtype: str | None = None, param_dtype: str = "float
                and not any(re.search(pattern, name) for pattern in variant.ignored)]
     if faults:
         raise ValueError(f"{folder}: the weights do not fit the config: " + "; ".join(sorted(faults)))
-    network = variant.network(config, tuple(dict.fromkeys((*found, *heads))), compute)
-    params, fresh = _complete(network, params, seed)
+    network = variant.network(config, tuple(dict.fromkeys((*found, *heads))) if fresh else found, compute)
+    params, drawn = _complete(network, params, seed)
     try:
         tokenizer = Tokenizer.load(folder)
     except FileNotFoundError:
         tokenizer = None
     return Checkpoint(network, params, tokenizer,
-                      Report(str(source), tuple(sorted(used)), tuple(sorted(ignored)), fresh, tuple(unknown),
-                             mismatches(tokenizer, network)),
-                      read_pooling(folder))
+                      Report(str(source), tuple(sorted(used)), tuple(sorted(ignored)), drawn, tuple(unknown),
+                             mismatches(tokenizer, network), guesses),
+                      read_pooling(outer))
 
 
 def mismatches(tokenizer: Tokenizer | None, network: Network) -> tuple[str, ...]:
@@ -303,7 +347,11 @@ def save(checkpoint: Checkpoint, folder: str | Path) -> Path:
                         next((cls for cls, has in variant.classes.items() if has and set(has) <= set(heads)), ""))
     tensors = {}
     for part, rows in network.rows(prefixed=bool(heads)).items():
-        tensors |= names.write(rows, names.flatten(jax.device_get(checkpoint.params[part])))
+        written = names.write(rows, names.flatten(jax.device_get(checkpoint.params[part])))
+        if lost := [name for name in written if name in tensors and not np.array_equal(tensors[name], written[name])]:
+            raise ValueError(f"the head {part!r} has another {lost[0]} than a head before it ({', '.join(heads)}), and HF's files "
+                             "have one of that name: save them apart, each by with_heads")
+        tensors |= written
     write_tensors(folder, tensors)
     config = network.config.to_json()
     if stem := variant.aliases.get(config["model_type"]):
@@ -312,7 +360,7 @@ def save(checkpoint: Checkpoint, folder: str | Path) -> Path:
     write_file(folder / "config.json", json.dumps(config, indent=2) + "\n")
     if checkpoint.tokenizer is not None:
         checkpoint.tokenizer.save(folder)
-    if checkpoint.pooling is not None and not checkpoint.pooling.unsupported:
+    if checkpoint.pooling is not None:
         write_pooling(folder, checkpoint.pooling, network.config.hidden_size)
     return folder
 
@@ -326,12 +374,13 @@ def read_config(folder: str | Path, tensors: Collection[str] = (),
     Raises: FileNotFoundError without the file; ValueError where it is no JSON object or no known model.
     """
     path = _config_file(Path(folder))
-    data = _json_file(path)
+    data = read_json(path)
     if not isinstance(data, dict):
         raise ValueError(f"{path} should hold a JSON object, not a {type(data).__name__}")
-    if path.name != "config.json":                     # the originals' own files: no model_type, and "gelu" is the tanh one
-        acts = {key: "gelu_new" for key in ("hidden_act", "ff_activation") if data.get(key) == "gelu"}
-        data = {"model_type": path.name.removesuffix("_config.json"), **data, **acts}
+    if path.name != "config.json":                     # the originals' own files: no model_type
+        data = {"model_type": path.name.removesuffix("_config.json"), **data}
+        if _is_tensorflow(path.parent):                # whose code computes "gelu" by tanh; PyTorch's beside it does not
+            data |= {key: "gelu_new" for key in ("hidden_act", "ff_activation") if data.get(key) == "gelu"}
     kind = data.get("model_type")
     known = [variant for variant in VARIANTS.values() if kind in variant.model_types]
     if not known:
@@ -344,9 +393,9 @@ def read_config(folder: str | Path, tensors: Collection[str] = (),
         config = variant.fitted(config, tensors) if tensors else config
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
-    alias = variant.aliases.get(kind, variant.stem)
-    architectures = [variant.stem + name.removeprefix(alias) if name.startswith(alias) else name
-                     for name in data.get("architectures") or []]
+    alias, named = variant.aliases.get(kind, variant.stem), data.get("architectures") or []
+    named = [name for name in ([named] if isinstance(named, str) else named) if isinstance(name, str)]
+    architectures = [variant.stem + name.removeprefix(alias) if name.startswith(alias) else name for name in named]
     return variant, config, architectures, unknown
 
 
@@ -359,60 +408,21 @@ def _config_file(folder: Path) -> Path:
     raise FileNotFoundError(f"{folder} has no config.json: not a HuggingFace model folder")
 
 
-POOLED = {"pooling_mode_cls_token": "cls", "pooling_mode_mean_tokens": "mean", "pooling_mode_max_tokens": "max"}
-
-
-def write_pooling(folder: Path, pooling: Pooling, width: int) -> None:
-    """`modules.json` and `1_Pooling/config.json`, so that sentence-transformers opens the folder."""
-    kinds = ["Transformer", "Pooling", *(["Normalize"] if pooling.normalize else [])]
-    modules = [{"idx": i, "name": str(i), "path": f"{i}_{kind}" if i else "", "type": f"sentence_transformers.models.{kind}"}
-               for i, kind in enumerate(kinds)]
-    said = {"word_embedding_dimension": width, **{key: mode == pooling.mode for key, mode in POOLED.items()}}
-    write_file(folder / "1_Pooling" / "config.json", json.dumps(said, indent=2) + "\n")
-    write_file(folder / "modules.json", json.dumps(modules, indent=2) + "\n")
-    if pooling.max_length:
-        write_file(folder / "sentence_bert_config.json",
-                   json.dumps({"max_seq_length": pooling.max_length, "do_lower_case": False}, indent=2) + "\n")
-
-
-def read_pooling(folder: str | Path) -> Pooling | None:
-    """What a sentence-transformers folder says in `modules.json`, `*_Pooling/config.json` (of version 5 and before, or of
-    today) and `sentence_bert_config.json`; None in other folders. Raises ValueError for files that are no JSON."""
-    folder = Path(folder)
-    if not (folder / "modules.json").is_file():
-        return None
-    modules = _json_file(folder / "modules.json")
-    if not isinstance(modules, list) or not all(isinstance(module, dict) for module in modules):
-        raise ValueError(f"{folder / 'modules.json'} should hold a list of objects")
-    kinds = {str(m.get("type", "")).rsplit(".", 1)[-1]: str(m.get("path", "")) for m in modules}
-    path = folder / Path(kinds.get("Pooling", "")).name / "config.json"
-    if "Pooling" not in kinds or not path.is_file():
-        return None
-    said, length = _json_file(path), folder / "sentence_bert_config.json"
-    chosen = [POOLED.get(key, key) for key, value in said.items() if key.startswith("pooling_mode_") and value is True]
-    chosen = [said["pooling_mode"]] if isinstance(said.get("pooling_mode"), str) else chosen
-    other = [*(kind for kind in kinds if kind not in ("Transformer", "Pooling", "Normalize")),
-             *(f"pooling by {mode}" for mode in chosen if mode not in POOLED.values()),
-             *(["several poolings"] if len(chosen) > 1 else [])]
-    mode = chosen[0] if chosen and chosen[0] in POOLED.values() else "mean"
-    return Pooling(mode, "Normalize" in kinds, _json_file(length).get("max_seq_length") if length.is_file() else None,
-                   tuple(other))
-
-
-def _json_file(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not valid JSON: {error}") from None
-
-
 def _canonical(tensors: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
-    """The tensors under today's names (early files hold LayerNorm.gamma and LayerNorm.beta)."""
+    """The tensors under today's names (early files hold LayerNorm.gamma and LayerNorm.beta), without torch's wrappers.
+
+    Raises ValueError where two become one.
+    """
     renamed = {}
     for name in tensors:
-        current = name
+        steps = [step for step in name.split(".") if step not in WRAPPERS]
+        while steps[0] == "module" and len(steps) > 1:
+            del steps[0]
+        current = ".".join(steps)
         for pattern, replacement in LEGACY:
             current = re.sub(pattern, replacement, current)
+        if current in renamed:
+            raise ValueError(f"the weights hold {renamed[current]} and {name}, which are one tensor's names: {current}")
         renamed[current] = name
     return _Renamed(tensors, renamed)
 
@@ -433,21 +443,63 @@ class _Renamed(Mapping):
     def __len__(self):
         return len(self.renamed)
 
+    def shape(self, name):
+        return self.tensors.shape(self.renamed[name])
 
-def _heads_of(variant: Variant, config: Config, tensors, architectures, rows_of) -> tuple[str, ...]:
-    """Heads that the file holds whole; where two share names (classify, tag, choice) the file's class decides."""
-    named = [head for cls in architectures for head in variant.classes.get(cls, ())]
-    ordered = [*named, *(head for head in variant.heads if head not in named)]
-    found, claimed = [], set()
-    for head in ordered:
+
+def _heads_of(variant: Variant, config: Config, tensors, architectures, rows_of, asked) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Heads that the file holds whole, and sentences on those for which it does not say which they are.
+
+    Several heads may read the same tensors (BERT's classify, tag and choice are all `classifier`). The file's class
+    decides, else the heads asked for, among those that fit.
+    """
+    held = {}                                          # head -> the file's tensors that it would read
+    for head in variant.heads:
         rows = rows_of(variant.network(config, (head,))).get(head, [])
-        needed = {(row.tensors[0], *row.aliases) for row in rows}
-        whole = all(any(name in tensors for name in alternatives) for alternatives in needed)
-        mine = {name for alternatives in needed for name in alternatives}
-        if rows and whole and not mine & claimed:
-            found.append(head)
-            claimed |= mine
-    return tuple(head for head in variant.heads if head in found)
+        present = [[name for name in (row.tensors[0], *row.aliases) if name in tensors] for row in rows]
+        if rows and all(present):
+            held[head] = {name for alternatives in present for name in alternatives}
+    rivals = {head: [other for other in held if other != head and held[other] & held[head]] for head in held}
+    named = [head for cls in architectures for head in variant.classes.get(cls, ()) if head in held]
+    unsaid = [head for head in held if rivals[head] and not any(head == name or head in rivals[name] for name in named)]
+    fitting = _fitting(variant, config, tensors, rows_of, unsaid, held)
+    hinted = "classify" if config.problem_type else "tag" if any(label.startswith("B-") for label in config.id2label) else ""
+
+    def doubt(head: str) -> tuple:
+        rank = named.index(head) if head in named else len(named)
+        return rank, head not in fitting, head not in asked, head != hinted, list(variant.heads).index(head)
+
+    found, claimed, guesses = [], set(), []
+    for head in sorted(held, key=doubt):
+        if held[head] & claimed:
+            continue
+        found.append(head)
+        claimed |= held[head]
+        if head in unsaid:
+            others = [other for other in rivals[head] if other in fitting]
+            why = ("no other fits" if not others else
+                   f"as asked for, though {' and '.join(others)} would fit too" if head in asked else
+                   f"though {' and '.join(others)} would fit too: heads=({others[0]!r},) or `architectures` decides")
+            guesses.append(f"config.json names no class for {min(held[head])}: it is taken as the head {head!r}, {why}")
+    return tuple(head for head in variant.heads if head in found), tuple(guesses)
+
+
+def _fitting(variant: Variant, config: Config, tensors, rows_of, heads: list[str], held: Mapping[str, Collection[str]]) -> list[str]:
+    """Those heads whose tensors have the shapes that the config asks for and leave none to a larger head; pooled ones
+    only beside a pooler."""
+    if not heads:
+        return []
+    network = variant.network(config, tuple(heads))
+    rows, shapes = rows_of(network), network.shapes()
+    leaves = {head: {path: leaf.shape for path, leaf in names.flatten(shapes[head]).items()} for head in heads}
+
+    def fits(head: str) -> bool:
+        expected = {name: names.hf_shape(row, leaves[head][row.path]) for row in rows[head] for name in row.tensors}
+        return (all(tensors.shape(name) == shape for name, shape in expected.items() if name in tensors)
+                and ("pooler" in held or not variant.heads[head].pooled or "pooler" not in variant.heads))
+
+    fitting = [head for head in heads if fits(head)]
+    return [head for head in fitting if not any(held[head] < held[other] for other in fitting)]
 
 
 def _tied_faults(network: Network, tied, tensors, prefixed) -> list[str]:
@@ -466,20 +518,30 @@ def _root(name: str, prefix: str) -> str:
 
 def _is_tensorflow(folder: Path) -> bool:
     """Whether a folder's weights are a TensorFlow checkpoint's, and no others."""
-    kinds = ("*.safetensors", "*.safetensors.index.json", "*.bin", "*.bin.index.json")
+    kinds = ("*.safetensors", "*.safetensors.index.json", "*.bin", "*.bin.index.json", "*.msgpack")
     return folder.is_dir() and any(folder.glob("*.index")) and not any(any(folder.glob(kind)) for kind in kinds)
 
 
-def _complete(network: Network, params: dict[str, Any], seed: int) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Parameters with the missing leaves drawn from `seed`, and the names of those parts (or leaves of a part)."""
-    leaves, parts = names.flatten(params), ("encoder", *network.heads)
-    missing = tuple(path for path in names.flatten(network.shapes()) if path not in leaves)
+def _complete(network: Network, params: dict[str, Any], seed: int, tables: Mapping[str, Any] = MappingProxyType({})
+              ) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Parameters with the missing leaves drawn from `seed`, and the names of those parts (or leaves of a part).
+
+    tables: by path those that are to have more or fewer rows; only rows behind theirs are drawn.
+    """
+    leaves, parts, shapes = names.flatten(params), ("encoder", *network.heads), names.flatten(network.shapes())
+    leaves |= {path: table[: shapes[path].shape[0]] for path, table in tables.items()}
+    short = {path: len(table) for path, table in tables.items() if len(table) < shapes[path].shape[0]}
+    missing = tuple(path for path in shapes if path not in leaves or path in short)
     if missing:
         def draw(rng):
             drawn = names.flatten(network.init(rng))
-            return {path: drawn[path] for path in missing}
+            return {path: drawn[path][short.get(path, 0) :] for path in missing}
 
-        params = names.unflatten({**leaves, **jax.jit(draw)(jax.random.key(seed))})
-    fresh = dict.fromkeys(path if any(leaf.startswith(f"{part}/") for leaf in leaves) else part
-                          for path in missing for part in (path.split("/")[0],))
+        drawn = jax.jit(draw)(jax.random.key(seed))
+        leaves |= {path: jax.numpy.concatenate([leaves[path], drawn[path]]) if path in short else drawn[path]
+                   for path in missing}
+    whole = {path.split("/")[0] for path in leaves if path not in missing}
+    fresh = dict.fromkeys(f"{path}[{short[path]}:{shapes[path].shape[0]}]" if path in short else
+                          path if path.split("/")[0] in whole else path.split("/")[0] for path in missing)
+    params = names.unflatten(leaves)
     return {part: jax.tree.map(jax.numpy.asarray, params.get(part, {})) for part in parts}, tuple(fresh)

@@ -6,7 +6,7 @@ import os
 import re
 from pathlib import Path
 
-from bertvariants_jax.hf.tensors import SAFETENSORS, SAFETENSORS_INDEX, TORCH, TORCH_INDEX
+from bertvariants_jax.hf.tensors import FLAX, SAFETENSORS, SAFETENSORS_INDEX, TORCH, TORCH_INDEX
 
 # Patterns match whole paths: these are files of the repository's root unless they name a folder.
 FILES = (
@@ -19,6 +19,7 @@ FILES = (
 )  # fmt: skip
 WEIGHTS = (SAFETENSORS, SAFETENSORS_INDEX, "model-*.safetensors")
 TORCH_WEIGHTS = (TORCH, TORCH_INDEX, "pytorch_model-*.bin")
+INNER = "0_Transformer"  # the network's folder in old sentence encoders
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
 
@@ -30,8 +31,8 @@ def resolve(
 ) -> Path:
     """The local path of a model: an existing path as it is, else from the hub or its local cache.
 
-    Of a hub repository only the files that this library reads are downloaded, and PyTorch's `.bin`
-    only where there is no safetensors. Without a network the cache is used where it has the files.
+    Of a hub repository only the files that this library reads are downloaded, and PyTorch's `.bin`,
+    then Flax's, only where there is no safetensors. Without a network the cache is used where it has the files.
 
     Args:
       source: a path, or a hub id ("name" or "owner/name").
@@ -68,7 +69,7 @@ def resolve(
                     name,
                     revision=revision,
                     local_files_only=local_files_only,
-                    allow_patterns=list(patterns),
+                    allow_patterns=[*patterns, *(f"{INNER}/{pattern}" for pattern in patterns)],
                 )
             )
         except Exception as error:  # its own errors, and whatever its HTTP library lets through
@@ -80,9 +81,11 @@ def resolve(
     if not _has(folder, (SAFETENSORS, SAFETENSORS_INDEX)):
         folder = download((*FILES, *TORCH_WEIGHTS))
         if not _has(folder, (TORCH, TORCH_INDEX)):
+            folder = download((*FILES, FLAX))
+        if not _has(folder, (TORCH, TORCH_INDEX, FLAX)):
             at = f" at revision {revision!r}" if revision else ""
             raise FileNotFoundError(
-                f"{name}{at}: no {SAFETENSORS} and no {TORCH} in {folder}: the repository has "
+                f"{name}{at}: no {SAFETENSORS}, {TORCH} or {FLAX} in {folder}: the repository has "
                 "none, or the cache has only a part of it; load it once with a network, or give a "
                 "local folder that holds them"
             )
@@ -90,7 +93,7 @@ def resolve(
 
 
 def _has(folder: Path, names: tuple[str, ...]) -> bool:
-    return any((folder / name).exists() for name in names)
+    return any((place / name).exists() for place in (folder, folder / INNER) for name in names)
 
 
 def _why(name: str, revision: str | None, local_files_only: bool, error: Exception) -> str:

@@ -20,6 +20,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
+from bertvariants_jax.hf.flax_file import open_flax
 from bertvariants_jax.hf.lazy import LazyTensor, LazyTensors, map_file
 from bertvariants_jax.hf.torch_file import open_torch
 
@@ -27,6 +28,7 @@ SAFETENSORS = "model.safetensors"
 SAFETENSORS_INDEX = "model.safetensors.index.json"
 TORCH = "pytorch_model.bin"
 TORCH_INDEX = "pytorch_model.bin.index.json"
+FLAX = "flax_model.msgpack"
 
 DTYPES = {
     "F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16,
@@ -42,9 +44,10 @@ def read_tensors(source: str | os.PathLike) -> LazyTensors:
     """Opens the weights of a folder, or one weight file, without reading any tensor.
 
     A folder is searched for `model.safetensors`, `model.safetensors.index.json`,
-    `pytorch_model.bin` and `pytorch_model.bin.index.json`, and the first one found is taken. A file
-    is told by its name: `.safetensors`, `.index.json`, and anything else is a PyTorch file. Tensors
-    keep the names, shapes and dtypes of the file (bfloat16 is `ml_dtypes.bfloat16`).
+    `pytorch_model.bin`, `pytorch_model.bin.index.json` and `flax_model.msgpack`, and the first one
+    found is taken. A file is told by its name: `.safetensors`, `.index.json`, `.msgpack`, and
+    anything else is a PyTorch file. Tensors keep the names, shapes and dtypes of the file (bfloat16
+    is `ml_dtypes.bfloat16`); those of a Flax file get PyTorch's.
 
     Raises:
       FileNotFoundError: no weights there, or a shard of the index is missing.
@@ -53,7 +56,7 @@ def read_tensors(source: str | os.PathLike) -> LazyTensors:
     """
     path = Path(source)
     if path.is_dir():
-        names = (SAFETENSORS, SAFETENSORS_INDEX, TORCH, TORCH_INDEX)
+        names = (SAFETENSORS, SAFETENSORS_INDEX, TORCH, TORCH_INDEX, FLAX)
         found = [path / name for name in names if (path / name).is_file()]
         if not found:
             held = sorted(entry.name for entry in path.iterdir())
@@ -66,6 +69,8 @@ def read_tensors(source: str | os.PathLike) -> LazyTensors:
         return _read_sharded(path)
     if path.suffix == ".safetensors":
         return _read_safetensors(path)
+    if path.suffix == ".msgpack":
+        return open_flax(path)
     return open_torch(path)
 
 

@@ -51,6 +51,7 @@ class AlbertConfig(Config):
     model_type: ClassVar[str] = "albert"
 
     def __post_init__(self):
+        super().__post_init__()
         if self.hidden_size % self.num_attention_heads:
             raise ValueError(f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads "
                              f"{self.num_attention_heads}")

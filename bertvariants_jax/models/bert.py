@@ -41,6 +41,7 @@ class BertConfig(Config):
     model_type: ClassVar[str] = "bert"
 
     def __post_init__(self):
+        super().__post_init__()
         if self.hidden_size % self.num_attention_heads:
             raise ValueError(f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads "
                              f"{self.num_attention_heads}")

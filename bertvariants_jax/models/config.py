@@ -1,8 +1,9 @@
 """Frozen configs whose fields are named as in HF's config.json, read and written with every fault named."""
 
 import dataclasses
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, get_args
 
 # Fields of config.json that say nothing about the network's numbers and are not written back.
 IGNORABLE = frozenset("""
@@ -26,6 +27,8 @@ class Config:
 
     id2label: class names by index (HF's dict, as a tuple). num_labels is its length; one label is a
     regression. problem_type: one of PROBLEMS, where the file says what the classes' scores are.
+    Values are taken as JSON or plain Python has them (dict, list, NumPy scalar) and become the field's own type;
+    ValueError for one that cannot.
     """
 
     id2label: tuple[str, ...] = ("LABEL_0", "LABEL_1")
@@ -37,9 +40,35 @@ class Config:
                                            "num_attention_heads", "intermediate_size")
     renamed: ClassVar[dict[str, str]] = {}     # other names of a field in files, e.g. older ones
 
+    def __post_init__(self):
+        for field in dataclasses.fields(self):
+            object.__setattr__(self, field.name, value_of(field, getattr(self, field.name)))
+        if self.problem_type not in (None, *PROBLEMS):
+            raise ValueError(f"problem_type is {self.problem_type!r}; known: {', '.join(PROBLEMS)}")
+
     @property
     def num_labels(self) -> int:
         return len(self.id2label)
+
+    def replaced(self, **changes: Any) -> Self:
+        """A copy with other values; HF's other names of a field, and `num_labels`, are taken too.
+
+        Raises ValueError for an unknown field, or a value that does not fit one.
+        """
+        changes = {self.renamed.get(name, name): value for name, value in changes.items()}
+        count = changes.pop("num_labels", None)
+        if unknown := set(changes) - {field.name for field in dataclasses.fields(self)}:
+            raise ValueError(f"{type(self).__name__} has no field {sorted(unknown)[0]!r}")
+        if count is not None and "id2label" not in changes and count != self.num_labels:
+            changes["id2label"] = numbered_labels(count)
+        config = dataclasses.replace(self, **changes)
+        if count not in (None, config.num_labels):
+            raise ValueError(f"num_labels is {count!r}, but id2label names {config.num_labels} labels")
+        return config
+
+    def kept(self, changes: Mapping[str, Any]) -> dict[str, Any]:
+        """Changes, completed so that weights of this config keep what they mean."""
+        return dict(changes)
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> tuple[Self, list[str]]:
@@ -49,21 +78,23 @@ class Config:
         """
         data = {cls.renamed.get(key, key): value for key, value in data.items()}
         fields = {f.name: f for f in dataclasses.fields(cls)}
-        faults = [f"{name} is missing" for name in cls.required if name not in data]
+        faults = [f"{name} is missing" for name in cls.required if data.get(name) is None]
         faults += cls.unsupported(data)
         values = {k: v for k, v in data.items() if k in fields and k != "id2label"}
+        try:
+            if data.get("id2label"):
+                values["id2label"] = label_names(data["id2label"])
+            elif data.get("num_labels") is not None:
+                values["id2label"] = numbered_labels(data["num_labels"])
+        except ValueError as error:
+            faults.append(str(error))
         for name, value in values.items():
-            default = fields[name].default
-            if isinstance(default, tuple) and isinstance(value, list):
-                values[name] = tuple(value)
-            elif default is not None and value is not None and not _fits(value, default):
-                faults.append(f"{name} is {value!r}, expected {type(default).__name__} such as {default!r}")
+            try:
+                values[name] = value_of(fields[name], value)
+            except ValueError as error:
+                faults.append(str(error))
         if faults:
             raise ValueError(f"config.json of {cls.model_type!r}: " + "; ".join(faults))
-        if labels := data.get("id2label"):
-            values["id2label"] = tuple(labels[key] for key in sorted(labels, key=int))
-        elif "num_labels" in data:
-            values["id2label"] = tuple(f"LABEL_{i}" for i in range(data["num_labels"]))
         unknown = sorted(set(data) - set(fields) - IGNORABLE)
         return cls(**values), unknown
 
@@ -93,7 +124,48 @@ class Config:
         return {k: list(v) if isinstance(v, tuple) else v for k, v in data.items()}
 
 
-def _fits(value: Any, default: Any) -> bool:
-    if isinstance(default, bool) or isinstance(value, bool):
-        return isinstance(default, bool) and isinstance(value, bool)
-    return isinstance(value, (int, float) if isinstance(default, float) else type(default))
+def value_of(field: dataclasses.Field, value: Any) -> Any:
+    """A value as the field holds it, hashable. Raises ValueError for one of another kind; None always passes."""
+    if field.name == "id2label":
+        return label_names(value)
+    kinds = get_args(field.type) if type(None) in get_args(field.type) else (field.type,)
+    kind = next(kind for kind in kinds if kind is not type(None))
+    plain = value.tolist() if hasattr(value, "tolist") else value                # NumPy's and JAX's arrays and scalars
+    if plain is None:
+        return None
+    if get_args(kind):                                                           # tuple[str, ...]
+        if isinstance(plain, list | tuple) and all(isinstance(item, str) for item in plain):
+            return tuple(plain)
+    elif isinstance(plain, bool) or kind is bool:
+        if isinstance(plain, bool) and kind is bool:
+            return plain
+    elif kind is int and isinstance(plain, float) and plain.is_integer():
+        return int(plain)
+    elif isinstance(plain, (int, float) if kind is float else kind):
+        return plain
+    name = "a list of texts" if get_args(kind) else kind.__name__
+    example = "" if field.default is None else f" such as {field.default!r}"
+    raise ValueError(f"{field.name} is {value!r}, expected {name}{example}")
+
+
+def label_names(labels: Any) -> tuple[str, ...]:
+    """Class names by index, from a list or from HF's dict of whole numbers or their texts."""
+    plain = labels.tolist() if hasattr(labels, "tolist") else labels
+    if isinstance(plain, Mapping):
+        try:
+            by_id = {int(key): label for key, label in plain.items()}
+        except (TypeError, ValueError):
+            raise ValueError(f"id2label has keys that are no whole numbers: {plain!r:.200}") from None
+        if sorted(by_id) != list(range(len(plain))):
+            raise ValueError(f"id2label has the keys {', '.join(map(str, plain))}, expected each of 0 to {len(plain) - 1}")
+        plain = [by_id[i] for i in range(len(by_id))]
+    if isinstance(plain, str) or not isinstance(plain, Iterable):
+        raise ValueError(f"id2label is {labels!r:.200}, expected a dict from ids to names, or a list of names")
+    return tuple(label if isinstance(label, str) else str(label) for label in plain)
+
+
+def numbered_labels(count: Any) -> tuple[str, ...]:
+    """LABEL_0, LABEL_1, ..., as HF calls classes without names."""
+    if not isinstance(count, int) or isinstance(count, bool) or count < 0:
+        raise ValueError(f"num_labels is {count!r}, expected a whole number")
+    return tuple(f"LABEL_{i}" for i in range(count))

@@ -31,6 +31,11 @@ from bertvariants_jax.names import FLAT, Row, Transform, linear, norm, table, un
 POSITION_TERMS = ("c2p", "p2c", "p2p")
 
 
+def terms_of(said: Any) -> Any:
+    """`pos_att_type` as a list, from HF's "c2p|p2c" or null too."""
+    return tuple(term.strip() for term in said.lower().split("|")) if isinstance(said, str) else said or ()
+
+
 @dataclass(frozen=True)
 class DebertaConfig(Config):
     """HF's fields; the defaults are deberta-base. A field that a file leaves out means what HF's class makes of it.
@@ -73,6 +78,8 @@ class DebertaConfig(Config):
         "relative_attention": False, "position_biased_input": True, "pos_att_type": None, "legacy": True}
 
     def __post_init__(self):
+        object.__setattr__(self, "pos_att_type", terms_of(self.pos_att_type))
+        super().__post_init__()
         if self.hidden_size % self.num_attention_heads:
             raise ValueError(f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads "
                              f"{self.num_attention_heads}")
@@ -102,12 +109,14 @@ class DebertaConfig(Config):
         """The row of the relative table for each distance, query's position less key's."""
         return np.clip(distance + self.span, 0, 2 * self.span - 1)
 
+    def kept(self, changes):
+        """Distances stay those of the relative table, which may be counted from max_position_embeddings."""
+        return {"max_relative_positions": self.span, **changes} if "max_position_embeddings" in changes else dict(changes)
+
     @classmethod
     def from_json(cls, data):
         data = {**cls.absent, **data}
-        terms = data["pos_att_type"] or ()
-        terms = [term.strip() for term in terms.lower().split("|")] if isinstance(terms, str) else terms
-        config, unknown = super().from_json({**data, "pos_att_type": tuple(terms)})
+        config, unknown = super().from_json({**data, "pos_att_type": terms_of(data["pos_att_type"])})
         return config, [name for name in unknown if name not in ("pooler_hidden_size", "attention_head_size", "padding_idx")]
 
     @classmethod

@@ -48,6 +48,7 @@ class DistilBertConfig(Config):
     layer_norm_eps: ClassVar[float] = 1e-12            # fixed: no file says it
 
     def __post_init__(self):
+        super().__post_init__()
         if self.dim % self.n_heads:
             raise ValueError(f"dim {self.dim} is not a multiple of n_heads {self.n_heads}")
 

@@ -69,6 +69,7 @@ class ModernBertConfig(Config):
     model_type: ClassVar[str] = "modernbert"
 
     def __post_init__(self):
+        super().__post_init__()
         if self.hidden_size % self.num_attention_heads or self.hidden_size // self.num_attention_heads % 2:
             raise ValueError(f"hidden_size {self.hidden_size} does not cut into {self.num_attention_heads} "
                              "(num_attention_heads) heads of an even size")

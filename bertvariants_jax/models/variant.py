@@ -14,6 +14,15 @@ from bertvariants_jax.layers.dense import FLOAT32, Compute
 from bertvariants_jax.models.config import Config
 from bertvariants_jax.names import Row, linear, norm
 
+# Keys of a batch that index a table -> the field of the config that says how many rows it has.
+TABLES = {
+    "input_ids": "vocab_size",
+    "token_type_ids": "type_vocab_size",
+    "position_ids": "max_position_embeddings",
+    "task_type_ids": "task_type_vocab_size",
+    "span_offsets": "max_span_targets",
+}
+
 # Keys of a batch that an encoder is called with.
 ENCODER_INPUTS = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
 
@@ -123,6 +132,12 @@ class Variant:
     finetune: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     summary: str = ""
 
+    def __reduce__(self):
+        """Pickled by name: the record holds functions, and is itself and no other when read again."""
+        if registered(self.name) is not self:
+            raise TypeError(f"the variant {self.name!r} cannot be pickled: it is not the registry's")
+        return registered, (self.name,)
+
     @property
     def model_types(self) -> tuple[str, ...]:
         """What HF's config.json may call this network."""
@@ -146,6 +161,13 @@ class Variant:
         return Network(self, config, tuple(heads), compute)
 
 
+def registered(name: str) -> Variant | None:
+    """The registry's variant of a name."""
+    from bertvariants_jax.models import VARIANTS
+
+    return VARIANTS.get(name)
+
+
 @dataclass(frozen=True)
 class Network:
     """A variant at one size with its heads: pure functions of {"encoder": ..., "<head>": ...}."""
@@ -154,6 +176,9 @@ class Network:
     config: Config
     heads: tuple[str, ...] = ()
     compute: Compute = field(default=FLOAT32)
+
+    def __getstate__(self):
+        return {name: getattr(self, name) for name in self.__dataclass_fields__}       # without compiled programs
 
     @cached_property
     def encoder(self) -> nn.Module:
@@ -166,16 +191,9 @@ class Network:
     @property
     def tables(self) -> dict[str, int]:
         """Rows of the table that each key of a batch indexes; keys without a table are left out."""
-        sizes = {
-            "input_ids": "vocab_size",
-            "token_type_ids": "type_vocab_size",
-            "position_ids": "max_position_embeddings",
-            "task_type_ids": "task_type_vocab_size",
-            "span_offsets": "max_span_targets",
-        }
+        rows = {key: getattr(self.config, name, None) for key, name in TABLES.items()}
         if not getattr(self.config, "use_task_id", True):
-            del sizes["task_type_ids"]
-        rows = {key: getattr(self.config, name, None) for key, name in sizes.items()}
+            rows["task_type_ids"] = None
         return {key: size for key, size in rows.items() if size}
 
     def init(self, rng: jax.Array) -> dict[str, Any]:
@@ -269,6 +287,10 @@ class Network:
 
     def shapes(self) -> dict[str, Any]:
         """The parameter tree as jax.ShapeDtypeStruct, without memory."""
+        return self._shapes
+
+    @cached_property
+    def _shapes(self):
         return jax.eval_shape(self.init, jax.random.key(0))
 
     def rows(self, prefixed: bool) -> dict[str, list[Row]]:

@@ -79,6 +79,7 @@ class XLNetConfig(Config):
         "num_attention_heads": "n_head"}
 
     def __post_init__(self):
+        super().__post_init__()
         if self.d_model % self.n_head or self.d_model % 2:
             raise ValueError(f"d_model {self.d_model} is not an even multiple of n_head {self.n_head}")
         if self.d_head not in (None, self.head_size):

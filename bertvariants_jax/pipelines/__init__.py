@@ -1,5 +1,6 @@
 """Text in, answers out: pipelines over a checkpoint, with HF's names, keys and order of results; a file each."""
 
+import warnings
 from pathlib import Path
 
 from bertvariants_jax.hf.checkpoint import Checkpoint, load
@@ -20,19 +21,28 @@ PIPELINES: dict[str, type[Pipeline]] = {
 }
 
 
-def pipeline(task: str, source: str | Path | Checkpoint, **options) -> Pipeline:
+def pipeline(task: str, source: str | Path | Checkpoint | None = None, *, model: str | Path | Checkpoint | None = None,
+             **options) -> Pipeline:
     """A callable on a text, a list of texts or a generator of them.
 
     task: "fill-mask", "text-classification" ("sentiment-analysis"), "embed" ("feature-extraction"),
       "token-classification" ("ner"), "multiple-choice" (called with context=, choices= and question=),
       "replaced-tokens", "question-answering" (called with question= and context=).
-    source: a checkpoint, folder or hub id. options: those of the pipeline's class, batch_size and max_length.
+    source: a checkpoint, folder or hub id; model= is the same. options: those of the pipeline's class, batch_size and max_length.
     Raises ValueError for an unknown task or option, a missing head or tokenizer.
     """
     if task not in PIPELINES:
         raise ValueError(f"unknown pipeline {task!r}; known: {', '.join(PIPELINES)}")
+    if (source is None) == (model is None):
+        raise ValueError("give a checkpoint, folder or hub id, as the second argument or as model=, and not both")
+    source = model if source is None else source
     PIPELINES[task].check_options(options)
-    checkpoint = source if isinstance(source, Checkpoint) else load(source)
+    if isinstance(source, Checkpoint):
+        return PIPELINES[task](source, **options)
+    head = PIPELINES[task].head
+    checkpoint = load(source, heads=(head,) if head else (), fresh=False)
+    for guess in checkpoint.report.guesses:
+        warnings.warn(f"{source}: {guess}", stacklevel=2)
     return PIPELINES[task](checkpoint, **options)
 
 

@@ -34,6 +34,8 @@ class QuestionAnswering(Pipeline):
     handle_impossible_answer: bool = False
     align_to_words: bool = True
 
+    head = "span"
+
     def __post_init__(self):
         self.head = "beam" if "beam" in self.checkpoint.heads and "span" not in self.checkpoint.heads else "span"
         self.max_length = self.max_length or 384

@@ -26,6 +26,7 @@ class Similar(Classify):
     the latter.
     pooling: of the hidden states; what the model's folder says if not given, else mean.
     most: the largest label, which is a cosine of 1.
+    lowercase, prompt: whether texts are read in lower case, and what is put before them; the model's folder says so.
     """
 
     regression: bool = True
@@ -35,6 +36,8 @@ class Similar(Classify):
     temperature: float = 0.05
     most: float = 5.0
     least: float = 4.0
+    lowercase: bool = False
+    prompt: str = ""
 
     @property
     def heads(self) -> tuple[str, ...]:
@@ -52,7 +55,12 @@ class Similar(Classify):
         if split == TRAIN and self.loss == "contrastive":
             kept = np.flatnonzero(labels >= self.least)
             picked, labels = [picked[i] for i in kept], labels[kept]
-        return Pairs([(row[self.text], row[self.pair]) for row in picked], labels, tokenizer, self.max_length, self.most)
+        pairs = [(self.read(row[self.text]), self.read(row[self.pair])) for row in picked]
+        return Pairs(pairs, labels, tokenizer, self.max_length, self.most)
+
+    def read(self, text: str) -> str:
+        text = f"{self.prompt}{text}"
+        return text.lower() if self.lowercase else text
 
     def number(self, value, where: str, row: int) -> float:
         label = real(value, f"{where}: row {row}")

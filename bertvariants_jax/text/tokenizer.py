@@ -478,6 +478,35 @@ class Tokenizer:
         """Piece of an id, None for an id without one (tables are padded with unused rows)."""
         return self._pieces[index] if 0 <= index < len(self._pieces) else None
 
+    def add_tokens(self, tokens: Sequence[str] | str) -> int:
+        """Add whole tokens as `transformers`' add_tokens does, with ids behind the last; how many became such.
+
+        A piece of the vocabulary keeps its id, and is a whole token wherever it stands from then
+        on. The model needs a row for each id (`Checkpoint.with_heads(..., vocab_size=len(tokenizer))`).
+        Raises ValueError for a token that
+        is no text, and where the vocabulary leaves no free id behind its last.
+        """
+        tokens = [tokens] if isinstance(tokens, str) else list(tokens)
+        for token in tokens:
+            if not isinstance(token, str) or not token.strip():
+                raise ValueError(f"a token to add must be a text, not {token!r}")
+        size = self.vocab_size
+        fresh = [token for token in dict.fromkeys(tokens) if self.token_to_id(token) is None]
+        count = self._backend.add_tokens(list(dict.fromkeys(tokens)))
+        for name in [key for key in self.__dict__ if isinstance(getattr(type(self), key, None), cached_property)]:
+            del self.__dict__[name]
+        ids = [self.token_to_id(token) for token in fresh]
+        if ids != list(range(size, size + len(fresh))):
+            raise ValueError(f"added tokens got the ids {ids}, not those from {size} on: the vocabulary has unused ids")
+        if count and "tokenizer.json" in self._files:
+            self._files = {**self._files, "tokenizer.json": self._backend.to_str(pretty=False).encode("utf-8")}
+        entries = dict(self._options.get("added_tokens_decoder") or {})
+        for index, token in sorted(self._backend.get_added_tokens_decoder().items()):
+            fields = ("content", "lstrip", "normalized", "rstrip", "single_word", "special")
+            entries.setdefault(str(index), {key: getattr(token, key) for key in fields})
+        self._options = {**self._options, **({"added_tokens_decoder": entries} if count else {})}
+        return count
+
     @cached_property
     def special_ids(self) -> np.ndarray:
         """Ids of all special tokens, the unknown one included: int32, ascending."""
