@@ -492,10 +492,6 @@ def prepare(recipe: Recipe, out: Path) -> Work:
     elif dense is not None:
         say("examples are not packed: " + ("batches grow (batch_warmup_from)" if settings.batch_warmup_from else
             f"{settings.batch_size} of them are fewer rows than the devices and micro-batches are"))
-        say(f"several texts share a row: a batch of {settings.batch_size} is {rows} rows of {dense.length} tokens, "
-            f"{rows * len(dense.examples) / len(dense):.1f} texts on average")
-    elif dense is not None and settings.batch_warmup_from:
-        say("each text has a row of its own: batches that grow are counted in rows")
     data = pipeline(examples, batch_size=rows, seed=settings.seed, shuffle=task.shuffle,
                     corrupt=task.corrupt(examples, tokenizer, settings.seed), workers=recipe.workers,
                     check=fits(network, *(companion.network for companion in companions.values())),

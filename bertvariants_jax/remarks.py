@@ -45,7 +45,8 @@ def remarks_on_length(settings: Settings, steps_of_epochs: int) -> list[str]:
 def remarks_on_settings(settings: Settings, optim: Optim, param_dtype: str) -> list[str]:
     """settings: with the steps that the run takes."""
     steps, remarks = settings.steps, []
-    warmup = steps_of(optim.warmup, steps)
+    span = optim.schedule_steps or steps
+    warmup = steps_of(optim.warmup, span)
     if warmup >= steps > 0:
         remarks.append(
             f"the rate never reaches its peak {optim.rate:g}: --optim.warmup {optim.warmup:g} is "
@@ -53,9 +54,9 @@ def remarks_on_settings(settings: Settings, optim: Optim, param_dtype: str) -> l
         )
     if optim.schedule != "wsd" and not is_default(optim, "cooldown"):
         remarks.append(f"--optim.cooldown is not used: it belongs to the schedule wsd, not {optim.schedule}")
-    elif optim.schedule == "wsd" and steps_of(optim.cooldown, steps) > steps - warmup:
+    elif optim.schedule == "wsd" and steps_of(optim.cooldown, span) > span - warmup:
         remarks.append(
-            f"--optim.cooldown {optim.cooldown:g} is cut to the {max(steps - warmup, 1)} steps that "
+            f"--optim.cooldown {optim.cooldown:g} is cut to the {max(span - warmup, 1)} steps that "
             "the warm-up leaves"
         )
     if optim.schedule in ("noam", "constant") and optim.end:

@@ -69,7 +69,7 @@ def told(place, tmp_path, capsys, monkeypatch):
         return work
 
     monkeypatch.setattr(recipes, "prepare", once)
-    monkeypatch.setattr(recipes, "step_flops", lambda *_: 0.0)
+    monkeypatch.setattr(recipes, "step_flops", lambda *_, **__: 0.0)
 
     def stop(*_, **__):
         raise Begun
@@ -125,6 +125,7 @@ def test_settings(settings, said, place, told):
     ({"schedule": "wsd", "cooldown": 0.5}, ""),
     ({"schedule": "wsd", "cooldown": 7}, "cut to the 6 steps"),
     ({"schedule": "constant", "end": 0.1}, "--optim.end is not used"),
+    ({"schedule_steps": 40}, ""),
     ({"layer_decay_top": 0}, "--optim.layer-decay-top is not used"),
 ])
 def test_optim(optim, said, place, told):

@@ -22,7 +22,7 @@ FLAGS = ["--epochs", "0", "--steps", "4", "--batch-size", "8", "--log-every", "1
 def cache(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("BERTVARIANTS_CACHE", str(tmp_path_factory.mktemp("cache")))
     monkeypatch.setattr("bertvariants_jax.training.report.write_report", lambda folders, path: None)
-    monkeypatch.setattr("bertvariants_jax.recipe.count_flops", lambda *_: 0.0)
+    monkeypatch.setattr("bertvariants_jax.recipe.step_flops", lambda *_, **__: 0.0)
 
 
 def rows(names=("pos", "neg"), count=24, swapped=()):

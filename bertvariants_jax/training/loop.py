@@ -33,6 +33,7 @@ from bertvariants_jax.training.checkpoints import (
     kept_files,
     reason,
     refuse_foreign,
+    run_config,
 )
 from bertvariants_jax.training.lock import Lock, RunInUse
 from bertvariants_jax.training.log import Log, read_metrics
@@ -235,7 +236,7 @@ def begin(program: step.Program, checkpoints: Checkpoints, stream, settings: Set
     key = jax.ShapeDtypeStruct(rng.shape, rng.dtype, sharding=rng.sharding)
     checkpoints.refuse_damaged()
     if checkpoints.latest is None and settings.continue_from:
-        state, done = hand_over({**program.abstract, "rng": key}, settings)
+        state, done = hand_over({**program.abstract, "rng": key}, settings, config)
         return state, rng, done, None
     if checkpoints.latest is None:
         return program.start(first, params), rng, 0, None
@@ -245,15 +246,20 @@ def begin(program: step.Program, checkpoints: Checkpoints, stream, settings: Set
     return state, state.pop("rng"), done, checkpoints.notes(done)
 
 
-def hand_over(abstract: dict[str, Any], settings: Settings) -> tuple[dict[str, Any], int]:
+def hand_over(abstract: dict[str, Any], settings: Settings, config: dict[str, Any]) -> tuple[dict[str, Any], int]:
     """(state, steps done) at the end of the run of the phase before.
 
-    Raises ValueError where there is no such run or where it has taken as many steps as all phases together.
+    Raises ValueError where there is no such run, where it has taken as many steps as all phases together and where it
+    learned with another tokenizer.
     """
     run = pathlib.Path(settings.continue_from)
     if not (run / "checkpoints").is_dir():
         raise ValueError(f"settings.continue_from: {run} is no training run, it has no checkpoints. Without --continue-from "
                          "the weights of --model.start are trained with new moments, from step 0")
+    before, now = ((one.get("origin") or {}).get("tokenizer") for one in (run_config(run), config))
+    if before and now and before != now:
+        raise ValueError(f"settings.continue_from: {run} learned with another tokenizer (fingerprint {before}, here {now}): "
+                         "give --model.tokenizer the one that it had")
     with Checkpoints(run / "checkpoints", reading=True) as earlier:
         done, state, _ = earlier.restore(abstract)
     if done >= settings.steps:

@@ -87,6 +87,18 @@ def test_a_later_phase_goes_on_from_its_own_checkpoint(first, tmp_path):
     assert state(tmp_path / "killed") == state(tmp_path / "whole")
 
 
+def test_a_phase_with_another_tokenizer_is_refused(tmp_path):
+    def begin(name, tokenizer, **settings):
+        config = {"origin": {"tokenizer": tokenizer}}
+        return loop.train(
+            toy.objective(), toy.Data(16), replace(SETTINGS, **settings), OPTIM, tmp_path / name, config=config
+        )
+
+    begin("first", "a", steps=6)
+    with pytest.raises(ValueError, match="first learned with another tokenizer"):
+        begin("second", "b", continue_from=str(tmp_path / "first"))
+
+
 def test_what_cannot_be_handed_over_is_refused(first, tmp_path):
     before = sorted(path.name for path in (first / "checkpoints").iterdir())
     with pytest.raises(ValueError, match="nowhere is no training run"):
