@@ -15,7 +15,7 @@ WORDS = "[PAD] [UNK] [CLS] [SEP] [MASK] good bad film a the is very not plot".sp
 SMALL = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16,
          "max_position_embeddings": 32}
 FLAGS = ["--epochs", "0", "--steps", "4", "--batch-size", "8", "--log-every", "1", "--save-every", "2",
-         "--parallel", "pmap", "--task.no-pack", "--optim.warmup", "0", "--task.max-length", "16"]
+         "--task.no-pack", "--optim.warmup", "0", "--task.max-length", "16"]
 
 
 @pytest.fixture(autouse=True)
