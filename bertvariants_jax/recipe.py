@@ -28,6 +28,7 @@ from bertvariants_jax.data.pipeline import Check, Examples, Pipeline, pipeline
 from bertvariants_jax.data.source import KINDS
 from bertvariants_jax.files import write_file
 from bertvariants_jax.hf.checkpoint import Checkpoint, Pooling, Report, load, read_config, save
+from bertvariants_jax.hf.pooling import network_folder
 from bertvariants_jax.layers import attention
 from bertvariants_jax.layers.dense import Compute
 from bertvariants_jax.models import VARIANTS, find_size
@@ -161,8 +162,8 @@ def defaults_of(record: Any) -> dict[str, Any]:
 
 def known(name: str) -> tuple[Variant, Config]:
     """The variant and config of a variant's or published size's name, a hub id that ends with it, or a model's folder."""
-    if (Path(name) / "config.json").is_file():
-        return read_config(name)[:2]
+    if (network_folder(Path(name)) / "config.json").is_file():
+        return read_config(network_folder(Path(name)))[:2]
     try:
         return find_size(name.rpartition("/")[2])
     except ValueError as error:
@@ -433,7 +434,7 @@ def prepare(recipe: Recipe, out: Path) -> Work:
     Raises ValueError or FileNotFoundError for whatever does not fit, before anything is trained.
     """
     task, settings, start = recipe.task, recipe.settings, recipe.model.start
-    companions, checkpoint = {name: load(folder) for name, folder in task.companions().items()}, None
+    checkpoint, companions = None, {name: load(folder, heads=task.heads, fresh=False) for name, folder in task.companions().items()}
     if not start:
         for name, instead in (("revision", ""), ("changes", ": fresh weights take --model.config")):
             if getattr(recipe.model, name):
@@ -473,7 +474,9 @@ def prepare(recipe: Recipe, out: Path) -> Work:
     if longest and task.max_length > longest:
         raise ValueError(f"task.max_length is {task.max_length}, but the model has {longest} positions")
     if tokenizer.vocab_size > network.config.vocab_size:
-        raise ValueError(f"the tokenizer has {tokenizer.vocab_size} ids, the model {network.config.vocab_size} rows")
+        beyond = tokenizer.id_to_token(network.config.vocab_size)
+        raise ValueError(f"the tokenizer has {tokenizer.vocab_size} ids, the model {network.config.vocab_size} rows: "
+                         f"{beyond!r} is the first without one (--model.changes vocab_size {tokenizer.vocab_size} makes room)")
     for name, companion in companions.items():
         if companion.tokenizer is not None and pieces(companion.tokenizer) != pieces(tokenizer):
             raise ValueError(f"the {name} {task.companions()[name]} has another vocabulary than the model")
@@ -655,7 +658,7 @@ def evaluate(folder: str | Path, task: Task, split: str = VALIDATION, batch_size
             raise ValueError(f"max_length is {max_length}, but {folder} has {longest} positions")
         say(f"{folder} has {longest} positions: rows are cut there, not at the task's {task.max_length} tokens")
     task = replace(task, max_length=max_length or min(task.max_length, longest or task.max_length))
-    companions = {name: load(place) for name, place in task.companions().items()}
+    companions = {name: load(place, heads=task.heads, fresh=False) for name, place in task.companions().items()}
     examples, data = evaluation_data(task, split, network, tokenizer, batch_size, 0,
                                      fits(network, *(companion.network for companion in companions.values())))
     data.batch(0)                                      # its faults before any work

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
@@ -76,6 +77,14 @@ def test_padding_without_a_row_is_refused(tmp_path):
     short = weightless("bert", ("classify",), tmp_path, vocab_size=len(last) - 1)
     with pytest.raises(ValueError, match=r"input_ids holds 17 \('\[PAD\]'\)"):
         bv.pipeline("text-classification", short)(["the dog sat on the mat and the cat sat too", "dog"])
+
+
+def test_scores_that_are_no_numbers_are_no_result(bert):
+    """Question answering would say "", and JSON has no NaN."""
+    params = jax.tree.map(lambda x: np.full(x.shape, np.nan, np.float32), bert.network.shapes())
+    broken = bv.Checkpoint(bert.network, params, bert.tokenizer)
+    with pytest.raises(ValueError, match=r"this bert gives no numbers \(NaN\): its weights hold NaN, or overflow in float32"):
+        bv.pipeline("question-answering", broken)(question="the dog", context="the dog sat")
 
 
 def test_loading_says_that_tokenizer_and_table_differ(bert, tmp_path):

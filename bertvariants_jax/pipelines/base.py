@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from bertvariants_jax.hf.checkpoint import Checkpoint
@@ -153,6 +154,9 @@ class Pipeline:
 
     def rows_of(self, rows: np.ndarray, length: int, out: dict[str, jax.Array], lengths: np.ndarray) -> Iterator[tuple]:
         out, left = jax.device_get(out), self.checkpoint.tokenizer.padding_side == "left"
+        if any(np.isnan(value).any() for value in out.values() if jnp.issubdtype(value.dtype, jnp.floating)):
+            raise ValueError(f"this {self.checkpoint.variant} gives no numbers (NaN): its weights hold NaN, or overflow in "
+                             f"{self.checkpoint.network.compute.dtype}")
         for place, row in enumerate(rows.tolist()):
             yield row, {key: value[place] for key, value in out.items()}, length - int(lengths[row]) if left else 0
 
