@@ -496,8 +496,8 @@ def prepare(recipe: Recipe, out: Path) -> Work:
         say("examples are not packed: " + ("batches grow (batch_warmup_from)" if settings.batch_warmup_from else
             f"{settings.batch_size} of them are fewer rows than the devices and micro-batches are"))
     data = pipeline(examples, batch_size=rows, seed=settings.seed, shuffle=task.shuffle,
-                    corrupt=task.corrupt(examples, tokenizer, settings.seed), workers=recipe.workers,
-                    check=fits(network, *(companion.network for companion in companions.values())),
+                    corrupt=task.corrupt(examples, tokenizer, settings.seed), together=task.masked_together,
+                    workers=recipe.workers, check=fits(network, *(companion.network for companion in companions.values())),
                     rows=local_rows(batch_sharding(mesh_of(settings)), rows))
     data.batch(0)                                      # its faults before any work
     params = task.initial(network, checkpoint and jax.device_get(checkpoint.params), **companions)
@@ -600,8 +600,8 @@ def evaluation_data(task: Task, split: str, network: Network, tokenizer: Tokeniz
         rows, batch_size = dense, max(batch_size * len(dense) // len(examples), 1)
     batch_size = -(-batch_size // batch_parts(mesh)) * batch_parts(mesh)
     return examples, pipeline(rows, batch_size=batch_size, shuffle=False, epochs=1,
-                              corrupt=task.corrupt(rows, tokenizer, seed), check=check or fits(network),
-                              rows=local_rows(batch_sharding(mesh), batch_size))
+                              corrupt=task.corrupt(rows, tokenizer, seed), together=task.masked_together,
+                              check=check or fits(network), rows=local_rows(batch_sharding(mesh), batch_size))
 
 
 def answers(objective: Objective, params, data: Pipeline, mesh=None) -> dict[str, np.ndarray]:

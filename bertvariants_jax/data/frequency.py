@@ -31,8 +31,8 @@ def mask_rare(
     replacement, each time with the odds of the token. Each becomes [MASK] with probability 0.8,
     stays with 0.1, and with 0.1 becomes an id drawn from the whole vocabulary.
 
-    So which of a row's tokens are chosen depends on the rows beside it, and on nothing else: hosts
-    change nothing where `together` divides the rows of each.
+    So which of a row's tokens are chosen depends on the rows beside it, and on nothing else: the
+    pipeline is told of `together` and hands over such rows whole, whichever a host wants.
 
     odds: float [V], see `rarity`; 0 is never drawn. max_predictions: P. A row that has P of them is
     drawn from no more; the others of its group take its share.

@@ -48,6 +48,7 @@ def pipeline(
     corrupt: Corrupt | None = None,
     check: Check | None = None,
     rows: np.ndarray | None = None,
+    together: int = 1,
     workers: int = 0,
     prefetch: int = 4,
 ) -> "Pipeline":
@@ -55,6 +56,8 @@ def pipeline(
 
     batch_size: the global B. rows: which rows of each global batch are made, int [N] in 0 .. B - 1;
       None makes all. Hosts that name the same rows get the same rows.
+    together: neighbouring rows that `corrupt` masks as one (0: the whole batch). All of them are
+      made where one of them is wanted, so that hosts change no mask.
     shuffle, epochs: True draws a new order in every epoch, for `epochs` passes (None: without end;
     batches reach over the
       seam of two epochs, and a last one that is not full is left out). False with a number of
@@ -80,6 +83,8 @@ def pipeline(
         raise ValueError(f"rows {rows} are not rows of a batch of {batch_size}")
     if epochs is not None and epochs < 1:
         raise ValueError(f"epochs must be 1 or more or None, not {epochs}")
+    if together < 0:
+        raise ValueError(f"together must be 0 or more, not {together}")
     if workers < 0 or prefetch < 1:
         raise ValueError(
             f"workers must be 0 or more and prefetch 1 or more, not {workers} and {prefetch}"
@@ -89,7 +94,7 @@ def pipeline(
             f"{n} examples in {epochs} epochs do not fill one batch of {batch_size}: "
             f"use a smaller batch"
         )
-    maker = _Maker(examples, seed, shuffle, epochs, corrupt, batch_size, rows, check)
+    maker = _Maker(examples, seed, shuffle, epochs, corrupt, batch_size, rows, check, together)
     return Pipeline(maker, workers, prefetch)
 
 
@@ -200,6 +205,7 @@ class _Maker:
     batch_size: int
     rows: np.ndarray  # which of the global batch's
     check: Check | None = None
+    together: int = 1
 
     @property
     def batches(self) -> int | None:
@@ -222,9 +228,20 @@ class _Maker:
         }
 
     def __call__(self, number: int) -> Batch:
+        size = self.together or self.batch_size
+        if size == 1:
+            return self.made(number, self.rows)
+        groups = np.unique(self.rows // size)
+        rows = (groups[:, None] * size + np.arange(size)).ravel()
+        batch = self.made(number, rows[rows < self.batch_size])
+        wanted = np.searchsorted(rows, self.rows)
+        return {key: value[wanted] for key, value in batch.items()}
+
+    def made(self, number: int, rows: np.ndarray) -> Batch:
+        """These rows of a batch."""
         n = len(self.examples)
-        position = number * self.batch_size + self.rows
-        real = np.ones(len(self.rows), bool)
+        position = number * self.batch_size + rows
+        real = np.ones(len(rows), bool)
         if self.epochs is not None and not self.shuffle:
             real = position < n * self.epochs
             position = np.minimum(position, n * self.epochs - 1)

@@ -31,7 +31,7 @@ class Distil(Documents):
     temperature, alpha_ce, alpha_mlm, alpha_cos, restrict_to_mask: of the loss, see objectives/distill.py.
     train_positions: whether the student's table of positions is trained, or stays its teacher's, as DistilBERT's did.
     smoothing: a token is masked with odds of its count in the corpus to the power -smoothing; 0 is all alike.
-    together: rows that masks are drawn over, 0 for a process's whole batch (see data/frequency.py).
+    together: rows that masks are drawn over, 0 for a whole batch (see data/frequency.py).
     max_predictions: masked tokens of a row at most, 0 for twice the rate.
     Rows are whole sentences of one document; those of less than 12 tokens, or half unknown, are left out. (The original
     has a line of text in a row, and rows of like length in a batch, which shapes that never change do not allow.)
@@ -76,6 +76,10 @@ class Distil(Documents):
         most = self.max_predictions or math.ceil(2 * self.mask_rate * self.max_length)
         return functools.partial(mask_rare, seed=seed, odds=odds, mask_token_id=tokenizer.mask_token_id,
                                  max_predictions=min(most, self.max_length), rate=self.mask_rate, together=self.together)
+
+    @property
+    def masked_together(self) -> int:
+        return self.together
 
     def companions(self) -> dict[str, str]:
         return named_teacher(self.teacher)

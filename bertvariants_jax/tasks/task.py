@@ -68,6 +68,11 @@ class Task:
         """The masking of a batch of these examples, None where there is none."""
         return None
 
+    @property
+    def masked_together(self) -> int:
+        """Neighbouring rows of a batch that `corrupt` masks as one; 0 is the whole batch."""
+        return 1
+
     def companions(self) -> dict[str, str]:
         """Further checkpoints that the objective needs, folders or hub ids by name (a teacher)."""
         return {}

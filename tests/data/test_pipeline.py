@@ -17,6 +17,7 @@ from corpora import SPECIALS, make_corpus
 from bertvariants_jax.data import noise
 from bertvariants_jax.data.corpus import nsp_pairs
 from bertvariants_jax.data.corrupt import mask_tokens
+from bertvariants_jax.data.frequency import mask_rare
 from bertvariants_jax.data.pipeline import pipeline
 
 mask = functools.partial(
@@ -118,6 +119,32 @@ def test_a_row_is_the_same_whoever_asks_for_it(pairs, hosts, shuffle):
         part = list(make(rows=np.array(rows)))
         assert len(part) == len(whole) == len(make())
         assert_equal([{key: value[list(rows)] for key, value in batch.items()} for batch in whole], part)
+
+
+class Ragged:
+    """Rows of unlike length, whose masks depend on the rows beside them."""
+
+    def __len__(self):
+        return 40
+
+    def rows(self, indices, epoch):
+        real = np.arange(24) < 6 + (7 * indices[:, None]) % 18
+        return {"input_ids": np.where(real, 5 + (indices[:, None] * 31 + np.arange(24)) % 50, 0).astype(np.int32),
+                "attention_mask": real.astype(np.int32)}
+
+
+@pytest.mark.parametrize("together, batch_size", [(4, 16), (3, 16), (0, 10), (8, 8)])
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_rows_that_are_masked_together_are_so_on_every_host(together, batch_size, shuffle):
+    """DistilBERT's masks are drawn over several rows: whichever of them a host holds, they are the ones of one host."""
+    mask = functools.partial(mask_rare, seed=1, odds=np.ones(60), mask_token_id=4, max_predictions=8, together=together)
+    options = {"batch_size": batch_size, "shuffle": shuffle, "epochs": 1, "corrupt": mask, "together": together}
+    whole = list(pipeline(Ragged(), **options))
+    for rows in (np.arange(0, batch_size, 2), np.arange(1, batch_size, 2), np.array([batch_size - 1]), np.arange(5)):
+        for all_rows, part in zip(whole, pipeline(Ragged(), **options, rows=rows), strict=True):
+            assert all_rows.keys() == part.keys()
+            assert all((part[key] == all_rows[key][rows]).all() for key in part)
+    assert len({tuple(batch["masked_weights"].sum(1)) for batch in whole}) > 1 or len(whole) == 1
 
 
 def test_restart_at_every_batch(pairs):
