@@ -6,12 +6,14 @@ import importlib.util
 import inspect
 import json
 import sys
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
 
+PACKAGE = Path(__file__).parent
 USAGE = """bertvariants COMMAND [flags]      (the same as python -m bertvariants_jax COMMAND)
 
 {commands}
@@ -46,6 +48,7 @@ def main(argv: list[str] | None = None) -> int:
         hint = f"; did you mean {near[0]}?" if near else ""
         print(f"bertvariants: no command {name!r}{hint} (commands: {', '.join(COMMANDS)})", file=sys.stderr)
         return 2
+    formatted, warnings.formatwarning = warnings.formatwarning, one_line(warnings.formatwarning)
     try:
         if name == "train":
             train(rest)
@@ -58,7 +61,18 @@ def main(argv: list[str] | None = None) -> int:
         return 2 if isinstance(error, Misuse) else 1
     except SystemExit as stop:
         return int(stop.code or 0)
+    finally:
+        warnings.formatwarning = formatted
     return 0
+
+
+def one_line(formatted: Callable[..., str]) -> Callable[..., str]:
+    """Warnings as others print them, but ours, which are about data, as one line."""
+    def form(message, category, filename, lineno, line=None) -> str:
+        ours = category is UserWarning and str(PACKAGE) in filename
+        return f"{message}\n" if ours else formatted(message, category, filename, lineno, line)
+
+    return form
 
 
 def prepare_jax() -> None:

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import warnings
 
 import numpy as np
 import pytest
@@ -139,3 +140,12 @@ def test_one_file_of_tagged_words_is_scored_whole(tmp_path, capsys):
                          f"conll:{tmp_path / 'a.conll'}").values()) == {1.0}
     code, err = evaluated(capsys, tmp_path / "model", "--task", "conll2003", "--data", tmp_path / "a.conll")
     assert code == 1 and "knows 3 classes, O, B-X, I-X; the task has 9" in err               # CoNLL-2003's own types
+
+
+def test_what_is_said_of_data_is_one_line():
+    from bertvariants_jax import cli
+    from bertvariants_jax.data import source
+
+    form = cli.one_line(warnings.formatwarning)
+    assert form("a.tsv: row 3 is odd", UserWarning, source.__file__, 7) == "a.tsv: row 3 is odd\n"
+    assert form("old", UserWarning, "/elsewhere/x.py", 7) == warnings.formatwarning("old", UserWarning, "/elsewhere/x.py", 7)

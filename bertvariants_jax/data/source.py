@@ -16,6 +16,7 @@ records or as documents.
 Files may be gzipped (seen by their first bytes) and lie where fsspec reaches (`gs://` needs gcsfs).
 """
 
+import bisect
 import csv
 import glob
 import gzip
@@ -119,12 +120,22 @@ class Source(Sequence[dict]):
         self._header, self._columns, self._skip = header, columns, skip_bad_rows
         self._encoding, self._quotes = encoding, quotes
         self._loaded: Sequence[dict] | None = None
+        self._starts: list[int] = []  # the first row of each file
 
     def __len__(self) -> int:
         return len(self._rows)
 
     def __getitem__(self, i: int) -> dict:
         return self._rows[i]
+
+    def place(self, i: int) -> str:
+        """Where row i stands, for errors: its file (the address, if that is one) and its number
+        there, from 0.
+        """
+        if len(self.files) < 2 or not len(self):
+            return f"{self.address}: row {i}"
+        file = bisect.bisect_right(self._starts, i) - 1
+        return f"{self.kind}:{self.files[file]}: row {i - self._starts[file]}"
 
     def first(self) -> dict:
         """The first row, read alone where the rest stands behind it in a file. Raises ValueError where there is none."""
@@ -144,7 +155,7 @@ class Source(Sequence[dict]):
         for i, row in enumerate(self):
             if field not in row:
                 raise ValueError(
-                    f"{self.address}: row {i} has no field {field!r}; it has: {', '.join(row)}"
+                    f"{self.place(i)} has no field {field!r}; it has: {', '.join(row)}"
                 )
         return [row[field] for row in self]
 
@@ -194,7 +205,10 @@ class Source(Sequence[dict]):
                     for d in prose.documents(self._target)
                 ]
             else:
-                rows = list(self._file_rows())
+                rows = []
+                for path in self.files:
+                    self._starts.append(len(rows))
+                    rows.extend(self._rows_of(path))
             if not len(rows):
                 raise ValueError(f"{self.address}: there is no row in it")
             self._loaded = rows
@@ -202,18 +216,21 @@ class Source(Sequence[dict]):
 
     def _file_rows(self) -> Iterator[dict]:
         for path in self.files:
-            if self.kind == "text":
-                yield from ({"text": line} for _, line in read_lines(path) if line.strip())
-            elif self.kind == "jsonl":
-                yield from _json_rows(path)
-            elif self.kind == "parquet":
-                yield from _parquet_rows(path)
-            elif self.kind == "conll":
-                yield from conll.sentences(path, read_lines(path), self.field)
-            elif self.kind == "labeled":
-                yield from _labeled_rows(path, self._encoding)
-            else:
-                yield from self._table_rows(path)
+            yield from self._rows_of(path)
+
+    def _rows_of(self, path: str) -> Iterator[dict]:
+        if self.kind == "text":
+            yield from ({"text": line} for _, line in read_lines(path) if line.strip())
+        elif self.kind == "jsonl":
+            yield from _json_rows(path)
+        elif self.kind == "parquet":
+            yield from _parquet_rows(path)
+        elif self.kind == "conll":
+            yield from conll.sentences(path, read_lines(path), self.field)
+        elif self.kind == "labeled":
+            yield from _labeled_rows(path, self._encoding)
+        else:
+            yield from self._table_rows(path)
 
     def _table_rows(self, path: str) -> Iterator[dict]:
         if self.kind == "tsv" and not _is_quoted(path, self._encoding, self._quotes):

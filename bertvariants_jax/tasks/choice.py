@@ -205,8 +205,12 @@ LETTERS = "ABCDEFGH"
 ASKED_FIRST = ("roberta", "xlm-roberta")   # fairseq's order: <s> question option </s></s> context </s>
 
 
-def asked(question: str, option: str) -> str:
-    """Question and option as one text: the option takes the place of blanks ("_"), else it follows."""
+def asked(question: str, option: str, where: str = "the input") -> str:
+    """Question and option as one text: the option takes the place of blanks ("_"), else it follows.
+
+    Raises ValueError for what is no text (null), of which there would be the word None."""
+    if not (isinstance(question, str) and isinstance(option, str)):
+        raise ValueError(f"{where} has the question {question!r:.40} with the option {option!r:.40}, expected two texts")
     return one_line(question.replace("_", option) if "_" in question else f"{question} {option}")
 
 
@@ -228,7 +232,7 @@ def _race(row: Mapping, group: str, where: str) -> Iterator[Question]:
     questions, options, answers = (_need(row, key, where) for key in ("questions", "options", "answers"))
     context, name = one_line(_need(row, "article", where)), row.get("id") or row.get("example_id") or where
     for i, (question, choices, answer) in enumerate(zip(questions, options, answers, strict=True)):
-        yield Question(context, tuple(asked(question, choice) for choice in choices),
+        yield Question(context, tuple(asked(question, choice, where) for choice in choices),
                        _answer(_letter(answer, f"{where}, question {i},") if answer else None, choices, where, i),
                        f"{group}/{name}/{i}", group)
 
@@ -251,7 +255,7 @@ def dream(folder: Path, split: str) -> Iterator[Question]:
         for i, question in enumerate(questions):
             choices, answer = _need(question, "choice", where), question.get("answer")
             found = None if answer is None else choices.index(answer) if answer in choices else -1
-            yield Question(one_line(" ".join(turns)), tuple(asked(_need(question, "question", where), c) for c in choices),
+            yield Question(one_line(" ".join(turns)), tuple(asked(_need(question, "question", where), c, where) for c in choices),
                            _answer(found, choices, where, i), f"{name}/{i}")
 
 
@@ -279,7 +283,7 @@ def _cosmosqa(rows: Sequence[Mapping], address: str) -> Iterator[Question]:
         where = f"{address}: row {i}"
         choices = [_need(row, f"answer{k}", where) for k in range(4)]
         yield Question(one_line(_need(row, "context", where)),
-                       tuple(asked(_need(row, "question", where), choice) for choice in choices),
+                       tuple(asked(_need(row, "question", where), choice, where) for choice in choices),
                        _answer(_number(row.get("label"), where), choices, where, i), str(row.get("id", i)))
 
 

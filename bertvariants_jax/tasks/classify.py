@@ -21,6 +21,7 @@ from bertvariants_jax.tasks.labels import check_classes, class_name, real
 from bertvariants_jax.tasks.metrics import METRICS, MULTI_LABEL
 from bertvariants_jax.tasks.task import TEST, TRAIN, VALIDATION, Task
 
+PLACE = "(place)"  # of an example: where its row stands, for errors
 PACKED = 128  # tokens of a packed row, where no text is longer
 
 
@@ -139,7 +140,7 @@ class Classify(Task):
         places: dict[str, str] = {}
         is_bool, rows_seen = None, rows.column(self.label)
         for i, value in enumerate(rows_seen):
-            place = f"{rows.address}: row {i}"
+            place = rows.place(i)
             for one in self.several(value, place) if self.is_multi_label else [value]:
                 places.setdefault(class_name(one, place), place)
                 if is_bool not in (None, isinstance(one, bool)):
@@ -226,9 +227,9 @@ class Classify(Task):
         yield dict(row)
 
     def picked(self, split: str) -> list[dict]:
-        """The examples of a split, with the number of the source's row under "row".
+        """The examples of a split, with where the source's row stands under PLACE.
 
-        Raises ValueError for a missing field, naming the row.
+        Raises ValueError for a missing field, or a text that is none, naming the row.
         """
         rows = self.source(split)
         number = np.arange(len(rows))
@@ -242,17 +243,17 @@ class Classify(Task):
             number = number[: self.rows]
         if rows.skipped:
             print(f"{rows.address}: {rows.skipped} rows have a wrong number of fields and are left out", file=sys.stderr)
-        examples = [{**example, "row": i} for i in number.tolist()
-                    for example in self.flat(rows[i], f"{rows.address}: row {i}")]
+        examples = [{**example, PLACE: place} for i in number.tolist() for place in (rows.place(i),)
+                    for example in self.flat(rows[i], place)]
         for example in examples:
             for name in (self.text, self.pair, self.label if split != TEST else ""):
                 if name and example.get(name) is None:
-                    known = ", ".join(key for key in example if key != "row")
+                    known = ", ".join(key for key in example if key != PLACE)
                     fault = f"has null as {name!r}" if name in example else f"has no field {name!r}; it has: {known}"
-                    raise ValueError(f"{rows.address}: row {example['row']} {fault}"
+                    raise ValueError(f"{example[PLACE]} {fault}"
                                      + ("; rows without labels are the split test" if name == self.label else ""))
                 if name and name != self.label and not isinstance(example[name], str):
-                    raise ValueError(f"{rows.address}: row {example['row']} has {example[name]!r:.60} as {name!r}, expected text")
+                    raise ValueError(f"{example[PLACE]} has {example[name]!r:.60} as {name!r}, expected text")
         return examples
 
     def texts(self) -> Iterator[str]:
@@ -267,8 +268,7 @@ class Classify(Task):
         said = [example.get(self.label) for example in examples]
         if split == TEST and not any(map(self.is_label, said)):
             return None
-        where = self.source(split).address
-        return np.array([self.number(label, where, example["row"]) for label, example in zip(said, examples, strict=True)])
+        return np.array([self.number(label, example[PLACE]) for label, example in zip(said, examples, strict=True)])
 
     def is_label(self, value) -> bool:
         """Whether a test set's cell says something: it is neither empty nor TFDS's -1."""
@@ -299,9 +299,8 @@ class Classify(Task):
                        pad_token_id=examples.tokenizer.pad_token_id)
         return dense if len(dense) * dense.length < 0.75 * len(examples) * examples.length else None
 
-    def number(self, value, where: str, row: int) -> int | float | np.ndarray:
+    def number(self, value, place: str) -> int | float | np.ndarray:
         """The id of a label, the number to regress to, or 1 for each class that the text has, float32 [classes]."""
-        place = f"{where}: row {row}"
         if self.regression:
             return real(value, place)
         if self.is_multi_label:

@@ -62,10 +62,10 @@ class Similar(Classify):
         text = f"{self.prompt}{text}"
         return text.lower() if self.lowercase else text
 
-    def number(self, value, where: str, row: int) -> float:
-        label = real(value, f"{where}: row {row}")
+    def number(self, value, place: str) -> float:
+        label = real(value, place)
         if abs(label) > self.most:
-            raise ValueError(f"{where}: row {row} has the label {value!r}, beyond {self.most:g}, which is a cosine of 1: "
+            raise ValueError(f"{place} has the label {value!r}, beyond {self.most:g}, which is a cosine of 1: "
                              "task.most is the largest label")
         return label
 

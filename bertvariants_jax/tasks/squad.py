@@ -401,8 +401,9 @@ def read_questions(address: str) -> list[Question]:
 
 
 def read_rows(address: str) -> Iterator[tuple[str, dict]]:
-    for number, row in enumerate(open_source(address)):
-        yield f"{address}: row {number}", row
+    rows = open_source(address)
+    for number, row in enumerate(rows):
+        yield rows.place(number), row
 
 
 def read_file(path: Path) -> Iterator[tuple[str, dict]]:

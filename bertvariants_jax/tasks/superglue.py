@@ -155,6 +155,8 @@ def multirc(row: Mapping) -> Iterator[dict]:
 
 
 def _multirc(passage: str, question: str, answer: str, label: str | None, key: tuple[int, int, int]) -> dict:
+    if not (isinstance(question, str) and isinstance(answer, str)):
+        raise ValueError(f"a question or answer is no text: {question!r:.40}, {answer!r:.40}")
     plain = re.sub(r"</?b>", "", passage.replace("<br>", " "))
     return {"text": plain, "pair": f"{question} {answer}", "label": label, "key": key}
 

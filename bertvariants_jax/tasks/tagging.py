@@ -19,6 +19,7 @@ from bertvariants_jax.data.source import KINDS, Quotes, Source, open_source, rea
 from bertvariants_jax.files import write_file
 from bertvariants_jax.objectives.finetune import tagging
 from bertvariants_jax.tasks import entities
+from bertvariants_jax.tasks.labels import whole
 from bertvariants_jax.tasks.task import TEST, TRAIN, VALIDATION, Task
 
 
@@ -127,7 +128,7 @@ class Tagging(Task):
     def as_they_stand(self, split: str) -> list[Sentence]:
         """The sentences of a split with the data's own tags."""
         rows = self.source(split)
-        found = [self.read(rows[i], i, rows.address) for i in range(len(rows))]
+        found = [self.read(rows[i], rows.place(i)) for i in range(len(rows))]
         self.check(found)
         if not self.evaluation and split in (TRAIN, VALIDATION):
             aside = noise.uniform(0, "tagging/held out", 0, np.arange(len(found)), 1)[:, 0] < self.held_out
@@ -138,15 +139,20 @@ class Tagging(Task):
             found = kept
         return found[: self.rows] if split == TRAIN and self.rows else found
 
-    def read(self, row: Mapping, number: int, address: str) -> Sentence:
-        """A row as a sentence, its tags as they stand in the data."""
-        place, line = (row["file"], row["line"]) if "line" in row else (f"{address}: row {number}", None)
+    def read(self, row: Mapping, place: str) -> Sentence:
+        """A row as a sentence, its tags as they stand in the data. place: of the row, where it does not say itself."""
+        place, line = (row["file"], row["line"]) if "line" in row and "file" in row else (place, None)
         if self.words not in row:
             raise ValueError(f"{place} has no field {self.words!r}; it has: {', '.join(row)}")
         words, tags = row[self.words], row.get(self.tags)
-        words = words.split() if isinstance(words, str) else list(words)
+        words = words.split() if isinstance(words, str) else words
+        if not isinstance(words, list | tuple | np.ndarray) or not all(isinstance(word, str) for word in words):
+            raise ValueError(f"{place} has {words!r:.60} as {self.words!r}, expected a list of words, or a text")
+        words = list(words)
         if tags is None:
             return Sentence(words, None, place, line)
+        if not isinstance(tags, str | list | tuple | np.ndarray):
+            raise ValueError(f"{place} has {tags!r:.60} as {self.tags!r}, expected a list of tags, or a text")
         tags = tags.split() if isinstance(tags, str) else [self.named(tag, place) for tag in tags]
         if len(words) != len(tags):
             raise ValueError(f"{place} has {len(words)} words, but {len(tags)} tags")
@@ -161,9 +167,9 @@ class Tagging(Task):
     def named(self, tag, place: str) -> str:
         if isinstance(tag, str):
             return tag
-        if not 0 <= tag < len(self.names):
+        if not 0 <= (number := whole(tag, place, "tag")) < len(self.names):
             raise ValueError(f"{place} has the tag {tag}, but task.names has {len(self.names)} entries")
-        return self.names[tag]
+        return self.names[number]
 
     def check(self, found: Sequence[Sentence]) -> None:
         told = [s for s in found if s.tags is not None]
@@ -233,14 +239,14 @@ class Tagging(Task):
         Raises ValueError, naming the line, where its words are not those of the data or a tag is none.
         """
         path, reader = str(path), Tagging(scheme="any")
-        said = [reader.read(row, i, path) for i, row in enumerate(conll.sentences(path, read_lines(path)))]
+        said = [reader.read(row, path) for row in conll.sentences(path, read_lines(path))]
         if not said:
             raise ValueError(f"{path}: there is no sentence in it")
         if said[0].tags is None:
             raise ValueError(f"{path}, line {said[0].line}: there is one column, and no prediction")
         if not (self.data or self.evaluation or self.test):
             rows = conll.sentences(path, read_lines(path), "-2")
-            truth = [reader.read(row, i, path) for i, row in enumerate(rows)]
+            truth = [reader.read(row, path) for row in rows]
         else:
             truth = self.as_they_stand(split)
         for one, other in zip(said, truth, strict=False):

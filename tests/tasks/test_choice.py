@@ -242,3 +242,9 @@ def test_questions_of_which_some_have_no_answer_are_refused(tmp_path):
     (tmp_path / "dev.json").write_text(json.dumps(rows))
     with pytest.raises(ValueError, match="1 of 2 validation questions have no answer, the first is '1/0'"):
         choice("dream", str(tmp_path)).questions("validation")
+
+
+def test_an_option_that_is_no_text_is_named(tmp_path):
+    (tmp_path / "dev.json").write_text(json.dumps([[["a"], [{"question": "q", "choice": ["x", None], "answer": "x"}], "7"]]))
+    with pytest.raises(ValueError, match=r"dev.json: dialogue 0 has the question 'q' with the option None, expected two texts"):
+        choice("dream", str(tmp_path)).questions("validation")

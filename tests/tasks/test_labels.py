@@ -213,3 +213,16 @@ def test_glues_own_files_are_read_as_they_stand(tmp_path):
     own = Classify("", f"tsv:{tmp_path / 'dev.tsv'}", text="sentence")
     assert [row["sentence"] for row in own.picked("validation")] == ["all of it", "so"]
     assert [row["sentence"] for row in replace(own, quotes="raw").picked("validation")] == ['"all of it"', '"so"']
+
+
+def test_of_several_files_the_one_is_named(tmp_path, tokenizer):
+    for name, labels in (("a", ["x", "y"]), ("b", ["x", ""])):
+        tsv(tmp_path / f"{name}.tsv", labels)
+    with pytest.raises(ValueError, match=r"b\.tsv: row 1 has an empty label"):
+        Classify(f"tsv:{tmp_path}/*.tsv").examples("train", tokenizer)
+
+
+def test_fields_that_are_called_as_ours_are_the_users(tmp_path):
+    (tmp_path / "a.tsv").write_text("row\tplace\nfirst\tx\nsecond\ty\n")
+    picked = Classify("", f"tsv:{tmp_path / 'a.tsv'}", text="row", label="place").picked("validation")
+    assert [(row["row"], row["place"]) for row in picked] == [("first", "x"), ("second", "y")]

@@ -301,3 +301,18 @@ def test_sentences_of_which_some_have_no_tags_are_not_scored(tmp_path, tokenizer
     task = Tagging(f"jsonl:{tmp_path / 'a.jsonl'}", f"jsonl:{tmp_path / 'a.jsonl'}")
     with pytest.raises(ValueError, match=r"a.jsonl: row 1, word 0: 1 of 2 sentences have no tags to score against"):
         task.baseline(task.examples("validation", tokenizer))
+
+
+@pytest.mark.parametrize("row,message", [
+    ({"words": None, "tags": ["O"]}, "row 0 has None as 'words', expected a list of words"),
+    ({"words": ["a", None], "tags": ["O", "O"]}, r"row 0 has \['a', None\] as 'words'"),
+    ({"words": ["a"], "tags": 3}, "row 0 has 3 as 'tags', expected a list of tags"),
+    ({"words": ["a"], "tags": [None]}, "row 0 has the tag None, expected a number"),
+    ({"words": ["a"], "tags": [0.5]}, "row 0 has the tag 0.5, expected a whole number"),
+    ({"words": ["a"], "tags": [7]}, "row 0 has the tag 7, but task.names has 2 entries"),
+])
+def test_words_and_tags_that_are_none_are_named(tmp_path, row, message):
+    (tmp_path / "a.jsonl").write_text(json.dumps(row) + "\n")
+    task = Tagging(f"jsonl:{tmp_path / 'a.jsonl'}", f"jsonl:{tmp_path / 'a.jsonl'}", names=("O", "B-X"))
+    with pytest.raises(ValueError, match=message):
+        task.sentences("train")
