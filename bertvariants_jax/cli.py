@@ -354,7 +354,8 @@ def json_of(text: str, where: str) -> Any:
 
 def convert(source: Annotated[str, tyro.conf.Positional], dest: Annotated[Path, tyro.conf.Positional],
             revision: str = "", check: bool = False, to: Literal["folder", "stablehlo", "onnx"] = "folder",
-            length: int | None = None) -> None:
+            length: int | None = None, tokenizer: str = "",
+            tokenizer_ids: Literal["", "hf", "original"] = "") -> None:
     """Load a folder or hub id of any kind that we read and save it as today's HF folder; says what was used.
 
     Example: bertvariants convert google-bert/bert-base-uncased bert/ --check
@@ -365,6 +366,9 @@ def convert(source: Annotated[str, tyro.conf.Positional], dest: Annotated[Path, 
         to: "stablehlo" writes a program for CPU, GPU and TPU that runs without this package (its README.md says how);
             "onnx" one for ONNX runtimes (needs pip install 'bertvariants_jax[onnx]').
         length: tokens of a row of that program, 128 without it; the number of rows is free.
+        tokenizer: another folder whose tokenizer is taken; "none" for the weights alone.
+        tokenizer_ids: whose ids it gives, those of transformers or those of the paper's own code and model (the default of
+            DeBERTa v2 and v3, whose class in transformers leaves characters out).
     """
     if length is not None and to == "folder":
         raise Misuse("--length is of a program: give --to stablehlo or --to onnx")
@@ -373,7 +377,8 @@ def convert(source: Annotated[str, tyro.conf.Positional], dest: Annotated[Path, 
     prepare_jax()
     from bertvariants_jax.hf.checkpoint import load, save
 
-    checkpoint = load(source, revision=revision or None)
+    checkpoint = load(source, revision=revision or None, tokenizer=tokenizer != "none" and (tokenizer or True),
+                      tokenizer_ids=tokenizer_ids or None)
     print(checkpoint.report)
     if to != "folder":
         from bertvariants_jax.export import difference as program_difference

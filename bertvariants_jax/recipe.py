@@ -85,6 +85,8 @@ class Model:
     start: folder or hub id of weights to start from, at `revision`; "" draws fresh ones of `variant` and `config`.
     tokenizer: its folder; "" takes that of `start`, or of the task's teacher, or trains one of the variant's kind, of
         `vocab_size` pieces, on the task's text.
+    tokenizer_ids: "hf" for the ids that transformers gives, "original" for those of the paper's own code and model; ""
+        takes the family's default (DeBERTa v2 and v3: "original"; others: "hf").
     changes: numbers in the config of `start` that become others (a dropout rate, ModernBERT's global_rope_theta).
     add_tokens: whole tokens that tokenizer and word table get besides those that they have ("[ENT]").
     """
@@ -95,6 +97,7 @@ class Model:
     variant: str = "bert"
     config: Config = field(default_factory=Config)
     tokenizer: str = ""
+    tokenizer_ids: str = ""
     vocab_size: int = 30522
     lowercase: bool = True
     add_tokens: tuple[str, ...] = ()
@@ -299,7 +302,11 @@ def run(recipe: Recipe, out: str | Path, data_changed: bool = False) -> Outcome:
 
 def run_here(recipe: Recipe, out: Path, data_changed: bool) -> Outcome:
     """`run` in a folder that is held by this process."""
-    settings = recipe.settings
+    settings, described = recipe.settings, recipe.as_json()
+    if predates_tokenizer_ids(out):
+        if described["model"].pop("tokenizer_ids") == "original":
+            raise ValueError(f"{out} was begun with transformers' ids; leave model.tokenizer-ids out, or choose another folder")
+        recipe = replace(recipe, model=replace(recipe.model, tokenizer_ids="hf"))
     attention.say.cache_clear()                        # each run says for itself what it cannot do
     with noted(cache_folder() / "fingerprints") as training_sources:
         work = prepare(recipe, out)
@@ -322,7 +329,7 @@ def run_here(recipe: Recipe, out: Path, data_changed: bool) -> Outcome:
                                          settings.seed, work.train.maker.check, mesh)
     data = describe_data(work.train.maker.examples, training_sources, examples, evaluation_sources)
     asked = {name: getattr(recipe.settings, name) for name in ("steps", "epochs", "batch_size")}
-    config = {**recipe.as_json(), "origin": {**work.parts, "asked": asked, "data": data}, "started_in": os.getcwd()}
+    config = {**described, "origin": {**work.parts, "asked": asked, "data": data}, "started_in": os.getcwd()}
     if data_changed and finished(out) >= settings.steps:
         say(f"{out} is at its end, step {finished(out)}: nothing would be learned from data that has changed")
         data_changed = False
@@ -358,6 +365,15 @@ def say(*lines: str) -> None:
 def finished(out: Path) -> int:
     """The step of a run's newest checkpoint, 0 without one."""
     return max((int(path.name) for path in (out / "checkpoints").glob("*") if path.name.isdigit()), default=0)
+
+
+def predates_tokenizer_ids(out: Path) -> bool:
+    """Whether a run's folder is older than the choice of a tokenizer's ids: it goes on with those of transformers."""
+    try:
+        model = json.loads((out / "config.json").read_text(encoding="utf-8"))["model"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False                                    # none, or one that the run itself refuses
+    return isinstance(model, dict) and "tokenizer_ids" not in model
 
 
 def keep_scores(out: Path, scores: dict[str, Any]) -> None:
@@ -434,22 +450,25 @@ def prepare(recipe: Recipe, out: Path) -> Work:
     Raises ValueError or FileNotFoundError for whatever does not fit, before anything is trained.
     """
     task, settings, start = recipe.task, recipe.settings, recipe.model.start
-    checkpoint, companions = None, {name: load(folder, heads=task.heads, fresh=False) for name, folder in task.companions().items()}
+    checkpoint, ids = None, recipe.model.tokenizer_ids or None
+    companions = {name: load(folder, heads=task.heads, fresh=False, tokenizer_ids=ids)
+                  for name, folder in task.companions().items()}
     if not start:
         for name, instead in (("revision", ""), ("changes", ": fresh weights take --model.config")):
             if getattr(recipe.model, name):
                 raise ValueError(f"model.{name} is about model.start, which is not given{instead}")
     if start:
         checkpoint = load(start, dtype=recipe.compute.dtype, param_dtype=recipe.compute.param_dtype,
-                          revision=recipe.model.revision or None, heads=task.heads, fresh=False)
+                          revision=recipe.model.revision or None, heads=task.heads, fresh=False, tokenizer_ids=ids)
         say(*(f"{start}: {guess}" for guess in checkpoint.report.guesses))
         task = embedding(task, checkpoint.pooling).fitted(checkpoint.config.id2label, checkpoint.pooling and checkpoint.pooling.mode)
     labels = task.labels()
     changed = {} if labels is None else {"id2label": labels, "problem_type": task.problem_type}
     if start:
-        tokenizer = Tokenizer.load(recipe.model.tokenizer) if recipe.model.tokenizer else checkpoint.tokenizer
+        chosen = recipe.model.tokenizer
+        tokenizer = Tokenizer.load(chosen, tokenizer_ids=ids) if chosen else checkpoint.tokenizer
         if tokenizer is None:
-            raise FileNotFoundError(f"{start} has no tokenizer files: give --model.tokenizer a folder")
+            raise ValueError(f"{checkpoint.no_tokenizer()}, or --model.tokenizer a folder")
         if unknown := set(recipe.model.changes) - {f.name for f in dataclasses.fields(checkpoint.config)}:
             raise ValueError(f"model.changes: {type(checkpoint.config).__name__} has no field {sorted(unknown)[0]!r}")
         loaded, growth = checkpoint, {}
@@ -470,6 +489,7 @@ def prepare(recipe: Recipe, out: Path) -> Work:
         config = replace(recipe.model.config, vocab_size=tokenizer.vocab_size, pad_token_id=tokenizer.pad_token_id,
                          **changed)
         network = VARIANTS[recipe.model.variant].network(config, task.heads, recipe.compute)
+    say(*(f"tokenizer: {note}" for note in tokenizer.notes))
     longest = network.variant.longest(network.config)
     if longest and task.max_length > longest:
         raise ValueError(f"task.max_length is {task.max_length}, but the model has {longest} positions")
@@ -560,7 +580,7 @@ def pieces(tokenizer: Tokenizer) -> list[str | None]:
 def fresh_tokenizer(recipe: Recipe, out: Path) -> Tokenizer:
     """The recipe's tokenizer, or one trained on the task's text; kept in `out`/tokenizer so that a resumed run has the same."""
     if recipe.model.tokenizer:
-        return Tokenizer.load(recipe.model.tokenizer)
+        return Tokenizer.load(recipe.model.tokenizer, tokenizer_ids=recipe.model.tokenizer_ids or None)
     folder, begun = out / "tokenizer", newest_notes(out) is not None
     if not (folder / "tokenizer.json").is_file() and not begun:
         kind = VARIANTS[recipe.model.variant].tokenizer
@@ -573,7 +593,7 @@ def fresh_tokenizer(recipe: Recipe, out: Path) -> Tokenizer:
             except OSError:                                                 # a kill left a part, or another host was first
                 tokenizer.save(folder)
     try:
-        return Tokenizer.load(folder)
+        return Tokenizer.load(folder, tokenizer_ids=recipe.model.tokenizer_ids or None)
     except (OSError, ValueError) as error:
         raise ValueError(f"{folder} cannot be read ({error}): " + (
             "put its files back, of which the run's checkpoints, of an earlier version, keep no copy, or begin in another "
@@ -647,7 +667,7 @@ def evaluate(folder: str | Path, task: Task, split: str = VALIDATION, batch_size
         raise ValueError(f"{folder} gives a text {one} (its config.json's problem_type says so), the data gives it {other}")
     tokenizer, vocab_size = checkpoint.tokenizer, checkpoint.config.vocab_size
     if tokenizer is None:
-        raise FileNotFoundError(f"{folder} has no tokenizer files")
+        raise checkpoint.no_tokenizer()
     if tokenizer.vocab_size > vocab_size:
         raise ValueError(f"the tokenizer of {folder} has {tokenizer.vocab_size} ids, its model {vocab_size} rows: it is "
                          "another model's")

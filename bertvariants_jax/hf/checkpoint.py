@@ -25,7 +25,7 @@ from bertvariants_jax.models import VARIANTS, find_size
 from bertvariants_jax.models.config import Config
 from bertvariants_jax.models.variant import ENCODER_INPUTS, TABLES, Network, Variant
 from bertvariants_jax.names import Row
-from bertvariants_jax.text.tokenizer import Tokenizer
+from bertvariants_jax.text import ForeignTokenizer, Tokenizer
 
 # What torch's wrappers put into names: torch.compile, FSDP and checkpointed layers anywhere, DataParallel in front.
 WRAPPERS = {"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
@@ -33,6 +33,8 @@ LEGACY = ((r"\bLayerNorm\.gamma$", "LayerNorm.weight"), (r"\bLayerNorm\.beta$", 
 
 # What TensorFlow's optimizers and estimators keep beside the weights.
 SLOTS = re.compile(r"(^|/)(adam_[mv]|lamb_[mv]|Adam(_1)?|ExponentialMovingAverage|global_step)$")
+
+NO_TOKENIZER = "no tokenizer: "  # begins the report's line on why
 
 
 @dataclass(frozen=True)
@@ -155,6 +157,12 @@ class Checkpoint:
                 f"{key} holds {value}{f' ({piece!r})' if piece else ''}, but this {self.variant} has {limit} {what}"
                 + (f"; with_heads(..., vocab_size={value + 1}) gives it more" if piece else ""))
 
+    def no_tokenizer(self) -> ValueError:
+        """The error for what cannot be done without a tokenizer, which says why there is none."""
+        notes = [note for note in self.report.notes if note.startswith(NO_TOKENIZER)]
+        why = notes[0] if notes else f"{NO_TOKENIZER}{self.report.source or 'the checkpoint'} has no such files"
+        return ValueError(f"{why}; give `load` another (tokenizer=FOLDER)")
+
     def with_heads(self, *heads: str, seed: int = 0, **config_overrides) -> "Checkpoint":
         """The same checkpoint with these heads, the pooler where they read it, and no others; missing ones are fresh.
 
@@ -256,7 +264,8 @@ def new(name: str, heads: tuple[str, ...] = (), seed: int = 0, tokenizer: Tokeni
 
 
 def load(source: str | Path, dtype: str | None = None, param_dtype: str = "float32", revision: str | None = None,
-         local_files_only: bool = False, heads: tuple[str, ...] = (), seed: int = 0, fresh: bool = True) -> Checkpoint:
+         local_files_only: bool = False, heads: tuple[str, ...] = (), seed: int = 0, fresh: bool = True,
+         tokenizer: Tokenizer | str | Path | bool = True, tokenizer_ids: str | None = None) -> Checkpoint:
     """A checkpoint from a HuggingFace folder or hub id, or a folder with an original TensorFlow checkpoint
     (`bert_config.json` and `bert_model.ckpt.*`).
 
@@ -265,6 +274,9 @@ def load(source: str | Path, dtype: str | None = None, param_dtype: str = "float
       heads: heads to have besides those of the file; missing ones are initialised from `seed` and reported. Where a
         file's tensors fit several heads and its config.json names no class, they are taken as one of these.
       fresh: False leaves heads out that the file does not hold.
+      tokenizer: False for none; a Tokenizer, or another folder that has it. A folder's own of a class that is not known
+        here is left out, and the report names it.
+      tokenizer_ids: "hf" or "original", whose ids it gives (`Tokenizer.load`).
     Raises: FileNotFoundError, or ValueError naming at once every tensor that is missing, misshapen or unknown.
     """
     heads = (heads,) if isinstance(heads, str) else tuple(heads)
@@ -306,13 +318,10 @@ def load(source: str | Path, dtype: str | None = None, param_dtype: str = "float
         raise ValueError(f"{folder}: the weights do not fit the config: " + "; ".join(sorted(faults)))
     network = variant.network(config, tuple(dict.fromkeys((*found, *heads))) if fresh else found, compute)
     params, drawn = _complete(network, params, seed)
-    try:
-        tokenizer = Tokenizer.load(folder)
-    except FileNotFoundError:
-        tokenizer = None
+    tokenizer, notes = read_tokenizer(folder, tokenizer, tokenizer_ids)
     return Checkpoint(network, params, tokenizer,
                       Report(str(source), tuple(sorted(used)), tuple(sorted(ignored)), drawn, tuple(unknown),
-                             mismatches(tokenizer, network), guesses),
+                             (*notes, *mismatches(tokenizer, network)), guesses),
                       read_pooling(outer))
 
 
@@ -333,6 +342,34 @@ def mismatches(tokenizer: Tokenizer | None, network: Network) -> tuple[str, ...]
         notes.append(f"the tokenizer gives {kinds} token types, the table has {types} rows: pairs of texts are refused "
                      "unless tokenizer.type_ids is set to False")
     return tuple(notes)
+
+
+def read_tokenizer(folder: Path, choice: Tokenizer | str | Path | bool, tokenizer_ids: str | None
+                   ) -> tuple[Tokenizer | None, tuple[str, ...]]:
+    """The tokenizer that `load` is asked for, None if the folder has none that is known here, and the report's lines."""
+    if tokenizer_ids and (choice is False or (isinstance(choice, Tokenizer) and choice.tokenizer_ids != tokenizer_ids)):
+        there = choice and f"tokenizer has those of {choice.tokenizer_ids!r}"
+        raise ValueError(f"tokenizer_ids={tokenizer_ids!r} is about a tokenizer that `load` reads; {there or 'none is'}")
+    if choice is False:
+        return None, (f"{NO_TOKENIZER}none was asked for",)
+    if isinstance(choice, Tokenizer):
+        return choice, _lines(choice)
+    if choice is not True:
+        tokenizer = Tokenizer.load(resolve(str(choice), weights=False), tokenizer_ids=tokenizer_ids)
+        return tokenizer, _lines(tokenizer)
+    try:
+        tokenizer = Tokenizer.load(folder, tokenizer_ids=tokenizer_ids)
+    except FileNotFoundError:
+        return None, ()
+    except ForeignTokenizer as error:
+        return None, (f"{NO_TOKENIZER}{error}",)
+    except ValueError as error:
+        raise ValueError(f"{error} (load(..., tokenizer=False) takes the weights alone)") from None
+    return tokenizer, _lines(tokenizer)
+
+
+def _lines(tokenizer: Tokenizer) -> tuple[str, ...]:
+    return tuple(f"tokenizer: {note}" for note in tokenizer.notes)
 
 
 def save(checkpoint: Checkpoint, folder: str | Path) -> Path:

@@ -47,7 +47,7 @@ class Pipeline:
             raise ValueError(f"this {self.checkpoint.variant} has no {self.head!r} head; it has: "
                              f"{', '.join(self.checkpoint.heads) or 'none'}")
         if self.checkpoint.tokenizer is None:
-            raise ValueError("the checkpoint has no tokenizer: load it from a folder with tokenizer files")
+            raise self.checkpoint.no_tokenizer()
         limit = self.checkpoint.network.variant.longest(self.checkpoint.config)
         told = [n for n in (self.max_length, limit, self.checkpoint.tokenizer.model_max_length) if n]
         self.max_length = min(told) if told else LENGTHS[-1]

@@ -2,5 +2,6 @@
 
 from bertvariants_jax.text.tokenizer import Encoding, Tokenizer
 from bertvariants_jax.text.train import train
+from bertvariants_jax.text.vocabulary import ForeignTokenizer
 
-__all__ = ["Encoding", "Tokenizer", "train"]
+__all__ = ["Encoding", "ForeignTokenizer", "Tokenizer", "train"]

@@ -3,59 +3,83 @@
 from __future__ import annotations
 
 import json
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bertvariants_jax.text import unigram
-from bertvariants_jax.text.bpe import from_merges
-from bertvariants_jax.text.families import FAMILIES
-from bertvariants_jax.text.unigram import from_sentencepiece, sentencepiece_file
-from bertvariants_jax.text.vocabulary import Vocabulary, finish, fits, special_pieces, told_family
-from bertvariants_jax.text.wordpiece import ORIGINAL_LONGEST_WORD, from_vocab_txt
+from bertvariants_jax.text import bpe, unigram, wordpiece
+from bertvariants_jax.text.families import FAMILIES, IDS, Family
+from bertvariants_jax.text.unigram import sentencepiece_file, stated_charsmap
+from bertvariants_jax.text.vocabulary import (
+    Vocabulary,
+    add_tokens,
+    fits,
+    ids_in_force,
+    lay_out,
+    misfit,
+    source_of,
+    special_pieces,
+    stated_family,
+)
 
 if TYPE_CHECKING:
     import tokenizers
 
 FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "merges.txt", *unigram.FILES)
+NEEDS_MODEL = (
+    "tokenizer_ids 'original' needs the SentencePiece model; there is only tokenizer.json"
+)
 SIDECARS = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 
 
-def read(files: dict[str, bytes], options: dict, family: str | None, original: bool) -> Vocabulary:
-    """The vocabulary in `files` (file name -> bytes); `options` as `read_options` makes them.
+def read(files: dict[str, bytes], options: dict, family: str | None) -> Vocabulary:
+    """The vocabulary in `files` (file name -> bytes); `options` as `read_options` makes them, and
+    completed here by what tokenizer.json states.
 
-    Raises `FileNotFoundError` where no vocabulary is among them, `ValueError` where one is not
-    what it should be.
+    What tokenizer_config.json states overrules tokenizer.json where the tokenizer's class makes its
+    steps anew, as in `transformers`; a generic class takes tokenizer.json as it stands.
+
+    Raises `FileNotFoundError` where no vocabulary is among them, `ForeignTokenizer` for a class
+    that is not known, `ValueError` where a file is not what it should be.
     """
     if family is not None and family not in FAMILIES:
         raise ValueError(
             f"unknown tokenizer family {family!r}: choose one of {', '.join(FAMILIES)}"
         )
+    asked = options.get("tokenizer_ids")
+    if asked not in (None, *IDS):
+        raise ValueError(f"tokenizer_ids is {asked!r}; it is one of {', '.join(IDS)}")
+    name, is_rebuilt = (family, False) if family else stated_family(options)
+    chosen = FAMILIES[name] if name else None
     model = sentencepiece_file(files)
-    if model and (original or "tokenizer.json" not in files):
-        return from_sentencepiece(files[model], model, options, family, original)
     if "tokenizer.json" in files:
-        found = _from_json(files["tokenizer.json"], options, family)
-    elif "vocab.txt" in files:
-        found = from_vocab_txt(files["vocab.txt"], options, family)
-    elif "vocab.json" in files and "merges.txt" in files:
-        found = from_merges(files["vocab.json"], files["merges.txt"], options, family)
-    else:
-        raise FileNotFoundError(
-            "no vocabulary found: expected tokenizer.json, vocab.txt, vocab.json with merges.txt, "
-            f"or one of {', '.join(unigram.FILES)}"
+        stated = _parse(files["tokenizer.json"])
+        _fill(options, stated)
+        wants_model = asked == "original" or (
+            is_rebuilt and chosen.tokenizer_ids == "original" and asked is None
         )
-    if original and found.kind == "unigram":
-        raise ValueError(
-            "original=True needs the SentencePiece model; there is only tokenizer.json"
-        )
-    if original and found.kind == "wordpiece":
-        found.backend.model.max_input_chars_per_word = ORIGINAL_LONGEST_WORD
-    return found
+        if not (model and wants_model and (chosen is None or chosen.kind == "unigram")):
+            return _from_json(files["tokenizer.json"], stated, options, chosen, is_rebuilt, family)
+    elif "vocab.txt" in files and (chosen is None or chosen.kind == "wordpiece"):
+        return wordpiece.from_vocab_txt(files["vocab.txt"], options, name)
+    elif {"vocab.json", "merges.txt"} <= files.keys() and (chosen is None or chosen.kind == "bpe"):
+        return bpe.from_merges(files["vocab.json"], files["merges.txt"], options, name)
+    if model and (chosen is None or chosen.kind == "unigram"):
+        return unigram.from_sentencepiece(files[model], model, options, name)
+    there = [key for key in ("vocab.txt", "vocab.json", model) if key in files]
+    if chosen is not None and family is None and there and there != ["vocab.json"]:
+        raise misfit(options, chosen, " and ".join(there))
+    raise FileNotFoundError(
+        "no vocabulary found: expected tokenizer.json, vocab.txt, vocab.json with merges.txt, "
+        f"or one of {', '.join(unigram.FILES)}"
+    )
 
 
 def read_options(folder: Path) -> dict:
-    """tokenizer_config.json, completed by its sidecars and by config.json's model_type."""
+    """tokenizer_config.json, completed by its sidecars and by config.json's model_type.
+
+    As in `transformers`, special_tokens_map.json overrules tokenizer_config.json, but where the
+    latter has an `added_tokens_decoder`, it and added_tokens.json count no more.
+    """
 
     def read(name: str) -> dict:
         path = folder / name
@@ -71,18 +95,33 @@ def read_options(folder: Path) -> dict:
 
     settings, named, added = (read(name) for name in SIDECARS)
     config = read("config.json")
-    options = {**named, **settings}
-    if added:
-        options["added_tokens"] = added
-        pieces = chain.from_iterable(v if isinstance(v, list) else [v] for v in named.values())
-        options["special_pieces"] = [p.get("content") if isinstance(p, dict) else p for p in pieces]
-    for key in ("model_type", "tokenizer_class"):
-        if config.get(key) and key not in settings:
-            options[key] = config[key]
+    options = dict(settings)
+    if settings.get("added_tokens_decoder") is None:
+        named["mapped_special_tokens"] = named.pop("additional_special_tokens", None)
+        options |= named
+        options |= {"added_tokens": added} if added else {}
+    if not settings.get("tokenizer_class"):
+        for key in ("tokenizer_class", "auto_map"):
+            if config.get(key):
+                options.setdefault(key, config[key])
+    if config.get("model_type"):
+        options.setdefault("model_type", config["model_type"])
     return options
 
 
-def _from_json(data: bytes, options: dict, family: str | None) -> Vocabulary:
+def _parse(data: bytes) -> dict:
+    """A tokenizer.json as JSON."""
+    try:
+        stated = json.loads(data)
+    except ValueError as error:
+        raise ValueError(f"tokenizer.json cannot be read: {error}") from error
+    if not isinstance(stated, dict) or not isinstance(stated.get("model"), dict):
+        raise ValueError("tokenizer.json cannot be read: it has no model")
+    return stated
+
+
+def _backend(data: bytes) -> tokenizers.Tokenizer:
+    """A tokenizer.json as the library reads it, without its truncation and padding."""
     import tokenizers
 
     try:
@@ -91,25 +130,139 @@ def _from_json(data: bytes, options: dict, family: str | None) -> Vocabulary:
         raise ValueError(f"tokenizer.json cannot be read: {error}") from error
     backend.no_padding()
     backend.no_truncation()
+    return backend
+
+
+def _fill(options: dict, stated: dict) -> None:
+    """Complete the options by what a tokenizer.json states and tokenizer_config.json does not."""
+    options["stated_tokens"] = stated.get("added_tokens") or []
+    padding, truncation = stated.get("padding") or {}, stated.get("truncation") or {}
+    filled = {
+        "padding_side": (padding.get("direction") or "").lower(),
+        "pad_token": padding.get("pad_token"),
+        "truncation_side": (truncation.get("direction") or "").lower(),
+    }
+    for key, value in filled.items():
+        if value and not options.get(key):
+            options[key] = value
+
+
+def _statements(stated: dict, kind: str) -> dict:
+    """The settings of tokenizer_config.json that a tokenizer.json's steps amount to."""
+    normalizer, words = stated.get("normalizer") or {}, stated.get("pre_tokenizer") or {}
+    steps = normalizer.get("normalizers", [normalizer])
+    splits = words.get("pretokenizers", [words])
+    types = [step.get("type") for step in steps]
+    settings = {}
+    if kind == "wordpiece" and "BertNormalizer" in types:
+        step = steps[types.index("BertNormalizer")]
+        settings = {
+            "do_lower_case": step.get("lowercase"),
+            "strip_accents": step.get("strip_accents"),
+            "tokenize_chinese_chars": step.get("handle_chinese_chars"),
+        }
+    elif kind == "unigram":
+        settings = {
+            "do_lower_case": "Lowercase" in types,
+            "keep_accents": "StripAccents" not in types,
+            "split_by_punct": any(step.get("type") == "Punctuation" for step in splits),
+        }
+    for step in splits:
+        if step.get("type") == "ByteLevel":
+            settings["add_prefix_space"] = step.get("add_prefix_space")
+        elif step.get("type") == "Metaspace":
+            scheme = step.get("prepend_scheme", "always")
+            settings["add_prefix_space"] = (
+                scheme == "always" and step.get("add_prefix_space") is not False
+            )
+    return settings
+
+
+def _from_json(
+    data: bytes,
+    stated: dict,
+    options: dict,
+    chosen: Family | None,
+    is_rebuilt: bool,
+    family: str | None,
+) -> Vocabulary:
+    """The vocabulary of a tokenizer.json, its steps as they stand or made anew by its class."""
+    backend = _backend(data)
     ids = backend.get_vocab(with_added_tokens=True)
     kind = type(backend.model).__name__.lower()
     if kind not in ("wordpiece", "bpe", "unigram"):
         raise ValueError(f"tokenizer.json: model {kind!r} is not one of WordPiece, BPE, Unigram")
-    if family is None:
-        told = told_family(options, tuple(FAMILIES))
-        family = told if told and fits(FAMILIES[told], options, ids) else _guess(kind, ids, backend)
-    chosen = FAMILIES[family]
+    if is_rebuilt and chosen.kind == kind and fits(chosen, options, ids):
+        return _rebuild(stated, backend, options, chosen)
+    if options.get("tokenizer_ids") == "original" and kind == "unigram":
+        raise ValueError(NEEDS_MODEL)
+    notes = []
+    if is_rebuilt:
+        notes.append(
+            f"{source_of(options)} does not fit the {kind} vocabulary of tokenizer.json, which is "
+            "taken as it stands"
+        )
+    if family is None and (chosen is None or not fits(chosen, options, ids)):
+        chosen = FAMILIES[_guess(kind, ids, backend)]
     special = special_pieces(chosen, options, ids, "tokenizer.json")
-    if backend.post_processor is None or not backend.num_special_tokens_to_add(False):
-        finish(backend, chosen, special, options)
+    before = repr(backend.get_added_tokens_decoder())
+    lacks_layout = backend.post_processor is None or not backend.num_special_tokens_to_add(False)
+    add_tokens(backend, chosen, special, options)
+    if lacks_layout:
+        lay_out(backend, chosen, special)
+    if options.get("tokenizer_ids") == "original" and kind == "wordpiece":
+        backend.model.max_input_chars_per_word = wordpiece.ORIGINAL_LONGEST_WORD
+        lacks_layout = True
+    if chosen.name == "deberta-v2":
+        notes.append("ids of tokenizer.json as it stands")
+    style = options.get("tokenizer_ids") or "hf"
+    changed = lacks_layout or before != repr(backend.get_added_tokens_decoder())
+    return Vocabulary(backend, chosen, kind, special, style, changed, notes)
+
+
+def _rebuild(
+    stated: dict, backend: tokenizers.Tokenizer, options: dict, chosen: Family
+) -> Vocabulary:
+    """The steps of a family's class, before the vocabulary that a tokenizer.json holds."""
+    statements = _statements(stated, chosen.kind)
+    settings = {**statements, **{k: v for k, v in options.items() if v is not None}}
+    if "strip_accents" in options:  # here null is a statement: as lower-casing is
+        settings["strip_accents"] = options["strip_accents"]
+    notes = [
+        f"tokenizer_config.json overrules tokenizer.json: {key} is {options[key]!r}, not {value!r}"
+        for key, value in statements.items()
+        if options.get(key, value) != value and options.get(key) is not None
+    ]
+    model = stated["model"]
+    if chosen.kind == "wordpiece":
+        vocabulary = wordpiece.from_pieces(model["vocab"], settings, chosen, "tokenizer.json")
+    elif chosen.kind == "bpe":
+        pairs = [tuple(m.split(" ") if isinstance(m, str) else m) for m in model["merges"]]
+        vocabulary = bpe.from_pairs(model["vocab"], pairs, settings, chosen, "tokenizer.json")
     else:
-        missing = [piece for piece in special.values() if not _is_added(backend, piece)]
-        backend.add_special_tokens(missing)
-    return Vocabulary(backend, chosen, kind, special)
+        charsmap = stated_charsmap(stated.get("normalizer"))
+        lacks_model = chosen.name in ("albert", "xlnet") or not charsmap
+        if lacks_model and ids_in_force(settings, chosen) == "original":
+            if settings.get("tokenizer_ids") == "original":
+                raise ValueError(NEEDS_MODEL)
+            settings["tokenizer_ids"] = "hf"
+            notes.append("there is no SentencePiece model, and tokenizer.json lacks its normalization")
+        pieces = [(piece, score) for piece, score in model["vocab"]]
+        vocabulary = unigram.from_pieces(pieces, charsmap, settings, chosen, "tokenizer.json")
+    steps = [_steps_of(one) for one in (backend, vocabulary.backend)]
+    if not notes and steps[0] != steps[1] and vocabulary.tokenizer_ids == "hf":
+        notes.append(
+            f"{source_of(options)} makes other steps than tokenizer.json states, and decides, as "
+            "in transformers 5; tokenizer_class PreTrainedTokenizerFast takes tokenizer.json as it "
+            "stands"
+        )
+    vocabulary.notes = notes + vocabulary.notes
+    return vocabulary
 
 
-def _is_added(backend: tokenizers.Tokenizer, piece: str) -> bool:
-    return backend.token_to_id(piece) in backend.get_added_tokens_decoder()
+def _steps_of(backend: tokenizers.Tokenizer) -> tuple[bytes | None, ...]:
+    parts = (backend.normalizer, backend.pre_tokenizer)
+    return tuple(None if part is None else part.__getstate__() for part in parts)
 
 
 def _guess(kind: str, ids: dict[str, int], backend: tokenizers.Tokenizer) -> str:

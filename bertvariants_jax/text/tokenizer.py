@@ -13,20 +13,22 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
 from bertvariants_jax.files import write_file
 from bertvariants_jax.text.bpe import BYTE_SPACE
-from bertvariants_jax.text.families import MODEL_TYPE_IDS, NAMES
+from bertvariants_jax.text.families import GENERIC, MODEL_FAMILIES, NAMES
 from bertvariants_jax.text.files import FILES, read, read_options
 from bertvariants_jax.text.unigram import UNDERLINE
-from bertvariants_jax.text.vocabulary import Vocabulary
+from bertvariants_jax.text.vocabulary import ForeignTokenizer, Vocabulary, setting
 
-GENERIC = "PreTrainedTokenizerFast"  # the class that takes tokenizer.json as it stands
 PROBE = "Überraschung! The cat's 12,345.67 e-mails - \"don't\" 北京 naïve\tU.S.A. ﬁne ½… \xa0<s> [MASK] X"
 NO_LIMIT = 10**9  # transformers writes 1e30 where it knows no limit
+
+TOKEN_FIELDS = ("content", "lstrip", "normalized", "rstrip", "single_word", "special")
+# Options that are not tokenizer_config.json's: what other files state, and code of the folder's own.
+INTERNAL = ("model_type", "added_tokens", "stated_tokens", "mapped_special_tokens", "auto_map")
 
 Slot = tuple[int | None, int]  # (special id, or None for the next text; token type)
 
@@ -51,15 +53,19 @@ class Encoding:
         return len(self.ids)
 
 
-class Row(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Row:
     """Tokens of one text, without special ones."""
 
     ids: list[int]
     offsets: list[tuple[int, int]]
     words: list[int | None]
 
-    def cut(self, length: int) -> Row:
-        return Row(self.ids[:length], self.offsets[:length], self.words[:length])
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def cut(self, kept: slice) -> Row:
+        return Row(self.ids[kept], self.offsets[kept], self.words[kept])
 
 
 class Tokenizer:
@@ -68,8 +74,9 @@ class Tokenizer:
     `family` is a name of `families.FAMILIES`; `kind` is "wordpiece", "bpe" or "unigram". Special
     tokens are `pad_token`, `unk_token`, `cls_token`, `sep_token`, `mask_token`, `bos_token` and
     `eos_token` (the piece, or None), and the same with `_id`. `type_ids` says whether token types
-    are given (it may be set), `model_max_length` is the model's limit, or None. A tokenizer can
-    be pickled, and shared between threads.
+    are given (it may be set), `model_max_length` is the model's limit, or None. `tokenizer_ids`
+    is "hf" or "original", whose ids it gives; `notes` say what was decided where the files leave
+    it open or state it twice. A tokenizer can be pickled, and shared between threads.
     """
 
     def __init__(self, vocabulary: Vocabulary, files: dict[str, bytes], options: dict):
@@ -80,22 +87,27 @@ class Tokenizer:
         family = vocabulary.family
         self.family = family.name
         self.kind = vocabulary.kind
+        self.tokenizer_ids = vocabulary.tokenizer_ids
+        self.notes: tuple[str, ...] = tuple(vocabulary.notes)
         for role in NAMES:
             piece = vocabulary.special.get(role)
             setattr(self, f"{role}_token", piece)
             setattr(self, f"{role}_token_id", None if piece is None else self.token_to_id(piece))
-        self.padding_side: str = options.get("padding_side", family.padding_side)
+        self.padding_side: str = _side(options, "padding_side", family.padding_side)
+        self.truncation_side: str = _side(options, "truncation_side", "right")
         self.pad_token_type_id: int = family.pad_type
-        limit = options.get("model_max_length")
+        limit = options.get("model_max_length") or options.get("max_len")
         self.model_max_length: int | None = int(limit) if limit and limit < NO_LIMIT else None
+        self._splits_special = setting(options, "split_special_tokens", False)
+        self._backend.encode_special_tokens = self._splits_special
         self._single = _layout(self._backend, pair=False)
         self._pair = _layout(self._backend, pair=True)
         self.type_ids: bool = self._gives_type_ids()
 
     def _gives_type_ids(self) -> bool:
         model_type = self._options.get("model_type")
-        if model_type in MODEL_TYPE_IDS:
-            return MODEL_TYPE_IDS[model_type]
+        if model_type in MODEL_FAMILIES:
+            return MODEL_FAMILIES[model_type][1]
         told = self._options.get("type_ids")
         if told is not None:
             return bool(told)
@@ -103,30 +115,44 @@ class Tokenizer:
             return False
         return self._vocabulary.family.type_ids
 
+    def __setstate__(self, state: dict) -> None:
+        self.__dict__ |= state
+        self._backend.encode_special_tokens = self._splits_special  # the library forgets it
+
     @classmethod
     def load(
-        cls, folder: str | Path, family: str | None = None, *, original: bool = False
+        cls,
+        folder: str | Path,
+        family: str | None = None,
+        *,
+        original: bool = False,
+        tokenizer_ids: str | None = None,
     ) -> Tokenizer:
         """The tokenizer in a checkpoint's folder.
 
         Read is the first found of tokenizer.json, spiece.model, spm.model, sentencepiece.bpe.model,
-        vocab.txt (one piece a line, or ERNIE's piece<TAB>id) and vocab.json with merges.txt; and
-        tokenizer_config.json, special_tokens_map.json, added_tokens.json and config.json beside it.
-        The family is told by `family`, else by the special pieces in the vocabulary, the tokenizer
-        class and the model type.
+        vocab.txt (one piece a line, or ERNIE's piece<TAB>id) and vocab.json with merges.txt, of
+        those that the family has; and tokenizer_config.json, special_tokens_map.json,
+        added_tokens.json and config.json beside it. The family is told by `family`, else by the
+        tokenizer class and the model type, else by the special pieces in the vocabulary. What
+        tokenizer_config.json states overrules tokenizer.json, as in `transformers`; casing that
+        no file states is decided by the vocabulary (`notes`).
 
-        Default ids are those that `transformers` gives for the published checkpoints. For ALBERT
-        and XLNet these come with a tokenizer.json; where there is only spiece.model, the same is
-        made of it (`transformers` 5 by itself makes something else of it, and cuts hyphenated
-        words and abbreviations anew). With `original` the ids are those of the papers' own code
-        where it differs: ALBERT and XLNet cut a piece such as "9," again into "9" and "," (the
-        published files make it too dear to be used, which comes to the same but for a few numbers
-        in XLNet); ALBERT leaves `` and '' alone; DeBERTa v2/v3 maps compatibility characters
-        (NFKC) and falls back to bytes, where `transformers` 5 says [UNK]; WordPiece cuts words of
-        up to 200 characters, not 100.
+        Args:
+          tokenizer_ids: "hf" gives the ids that `transformers` gives for the published checkpoints,
+            "original" those of the papers' own code and models (`original=True` is the same).
+            Unless told, DeBERTa v2/v3 are "original" and all others "hf".
 
-        Raises `FileNotFoundError` without folder or vocabulary, `ValueError` where a file is not
-        what it should be.
+        What differs: DeBERTa v2/v3's SentencePiece model maps compatibility characters (NFKC) and
+        falls back to bytes, where `transformers` 5 says [UNK]. ALBERT and XLNet cut a piece such as
+        "9," again into "9" and "," (the published tokenizer.json files make it too dear to be used,
+        which comes to the same but for a few numbers in XLNet; where there is only spiece.model,
+        the same is made of it, though `transformers` 5 by itself cuts hyphenated words and
+        abbreviations anew); ALBERT leaves `` and '' alone. XLM-R and CamemBERT compose no half-width
+        kana with its mark in "hf". WordPiece cuts words of up to 200 characters, not 100.
+
+        Raises `FileNotFoundError` without folder or vocabulary, `ForeignTokenizer` for a tokenizer
+        class that is not known here, `ValueError` where a file is not what it should be.
         """
         folder = Path(folder)
         if not folder.is_dir():
@@ -135,11 +161,15 @@ class Tokenizer:
         files = {name: (folder / name).read_bytes() for name in names if (folder / name).is_file()}
         options = read_options(folder)
         try:
-            return cls.from_files(files, options, family=family, original=original)
+            return cls.from_files(
+                files, options, family=family, original=original, tokenizer_ids=tokenizer_ids
+            )
         except FileNotFoundError as error:
             raise FileNotFoundError(f"{folder}: {error}") from error
         except UnicodeDecodeError as error:
             raise ValueError(f"{folder}: a vocabulary file is not UTF-8: {error}") from error
+        except ForeignTokenizer as error:
+            raise ForeignTokenizer(f"{folder}: {error}") from error
         except ValueError as error:
             raise ValueError(f"{folder}: {error}") from error
 
@@ -151,13 +181,27 @@ class Tokenizer:
         *,
         family: str | None = None,
         original: bool = False,
+        tokenizer_ids: str | None = None,
     ) -> Tokenizer:
         """As `load`, from file contents (name -> bytes) and tokenizer_config.json's settings."""
         options = dict(options or {})
-        original = original or bool(options.get("original"))
-        vocabulary = read(files, options, family, original)
-        if original:
-            options["original"] = True
+        if original and tokenizer_ids == "hf":
+            raise ValueError("original=True and tokenizer_ids='hf' ask for different ids")
+        asked = tokenizer_ids or ("original" if original else None)
+        stated = "original" if options.pop("original", False) else options.get("tokenizer_ids")
+        if stated is None and "type_ids" in options:
+            stated = "hf"  # written by `save` before it said whose ids
+        if asked and stated and asked != stated:  # its tokenizer.json holds the other's steps
+            if len(files) == 1 and options.get("tokenizer_class") in GENERIC:
+                raise ValueError(
+                    f"tokenizer.json alone holds the ids of {stated!r}; for those of {asked!r} the "
+                    "vocabulary file is needed"
+                )
+            files = {name: data for name, data in files.items() if name != "tokenizer.json"} or files
+        if asked or stated:
+            options["tokenizer_ids"] = asked or stated
+        vocabulary = read(files, options, family)
+        if vocabulary.is_rebuilt:
             files = {name: data for name, data in files.items() if name != "tokenizer.json"}
         return cls(vocabulary, files, options)
 
@@ -165,8 +209,11 @@ class Tokenizer:
         """Write files that `Tokenizer.load` and `transformers.AutoTokenizer` open to the same ids.
 
         The vocabulary files it was loaded from are written byte for byte, except that ERNIE's
-        piece<TAB>id becomes one piece a line; tokenizer.json and tokenizer_config.json are added.
-        Of `original` tokenizers `transformers` does not know the digit-comma rule.
+        piece<TAB>id becomes one piece a line; tokenizer.json and tokenizer_config.json say what is
+        in force. Where the family's class in `transformers` would make other steps (the "original"
+        ids; DeBERTa v2/v3's class makes its own whatever the files say), the class written down is
+        the generic one, which takes tokenizer.json as it stands. Of "original" ALBERT and XLNet
+        `transformers` does not know the digit-comma rule.
         """
         folder = Path(folder)
         files = dict(self._files)
@@ -182,63 +229,37 @@ class Tokenizer:
 
     def _config(self) -> dict:
         """tokenizer_config.json: the loaded one, with what both readers need for the same ids."""
-        family = self._vocabulary.family
-        config = {
-            key: value
-            for key, value in self._options.items()
-            if key not in ("model_type", "added_tokens", "special_pieces")
-        }
-        steps = self._rebuilt_from()
-        config.update(steps or {})
-        if steps is None:
-            config["tokenizer_class"] = GENERIC
-        elif config.get("tokenizer_class") in (None, GENERIC):
+        family, vocabulary = self._vocabulary.family, self._vocabulary
+        config = {key: value for key, value in self._options.items() if key not in INTERNAL}
+        config |= vocabulary.settings
+        class_name = (config.get("tokenizer_class") or "").removesuffix("Fast")
+        if not self._is_made_by_its_class():
+            config["tokenizer_class"] = GENERIC[0]
+        elif class_name not in family.classes:
             config["tokenizer_class"] = family.class_name
+        config["tokenizer_ids"] = self.tokenizer_ids
         config["type_ids"] = self.type_ids
         config["padding_side"] = self.padding_side
+        config["truncation_side"] = self.truncation_side
         config["pad_token_type_id"] = self.pad_token_type_id
         inputs = ["input_ids", "token_type_ids", "attention_mask"]
         config["model_input_names"] = inputs if self.type_ids else [inputs[0], inputs[2]]
-        added = self._backend.get_added_tokens_decoder()
         for role in NAMES:
             piece = getattr(self, f"{role}_token")
-            if piece is None:
-                continue
-            config[f"{role}_token"] = piece
-            token = added.get(self.token_to_id(piece))
-            if token is not None and token.lstrip:
-                config[f"{role}_token"] = {
-                    "__type": "AddedToken",
-                    "content": piece,
-                    "lstrip": True,
-                    "normalized": token.normalized,
-                    "rstrip": token.rstrip,
-                    "single_word": token.single_word,
-                    "special": True,
-                }
+            if piece is not None:
+                config[f"{role}_token"] = piece
+        config["added_tokens_decoder"] = {
+            str(index): {key: getattr(token, key) for key in TOKEN_FIELDS}
+            for index, token in sorted(self._backend.get_added_tokens_decoder().items())
+        }
         return config
 
-    def _rebuilt_from(self) -> dict | None:
-        """The settings from which transformers 5 rebuilds this pipeline in the family's own class,
-        which takes from tokenizer.json the vocabulary alone; None where that gives other ids."""
-        if self._options.get("original"):
-            return None
-        if self.kind == "wordpiece":
-            steps = self._backend.normalizer
-            if type(steps).__name__ != "BertNormalizer" or self.family != "bert":
-                return None
-            return {
-                "do_lower_case": steps.lowercase,
-                "strip_accents": steps.strip_accents,
-                "tokenize_chinese_chars": steps.handle_chinese_chars,
-            }
-        if self.family == "roberta":
-            steps = self._backend.pre_tokenizer
-            if type(steps).__name__ != "ByteLevel" or self._backend.normalizer is not None:
-                return None
-            return {"add_prefix_space": steps.add_prefix_space}
-        bare = "tokenizer.json" not in self._files
-        return {} if bare and self.family in ("deberta-v2", "xlm-roberta") else None
+    def _is_made_by_its_class(self) -> bool:
+        """Whether the family's class in transformers 5, which takes from tokenizer.json the
+        vocabulary alone, makes these steps from the settings; else tokenizer.json must stand."""
+        same = ("bert", "roberta", "xlm-roberta", "camembert", "deberta-v2")
+        rebuilt = self._vocabulary.is_rebuilt and self.family in same
+        return rebuilt and self.tokenizer_ids == "hf"
 
     def __call__(
         self,
@@ -250,8 +271,8 @@ class Tokenizer:
         """Texts or text pairs to padded arrays: input_ids, attention_mask and, if `type_ids`,
         token_type_ids, all int32 [B, L].
 
-        `max_length` (special tokens counted) cuts tokens from the end of the longer text first,
-        as `transformers`' longest_first; without it nothing is cut. `padding` is True or
+        `max_length` (special tokens counted) cuts tokens of the longer text first, from its end (or
+        its start, by `truncation_side`), as `transformers`' longest_first; without it nothing is cut. `padding` is True or
         "longest" (L is the longest row), "max_length" (L is max_length, else `model_max_length`)
         or an int L. Raises `ValueError` where a row is longer than the L asked for, `TypeError`
         where a text is no string.
@@ -261,7 +282,7 @@ class Tokenizer:
         a = self._encode_ids(first)
         b = None if second is None else self._encode_ids(second)
         if max_length is not None:
-            a, b = _truncate(a, b, self._room(layout, max_length))
+            a, b = self._truncate(a, b, self._room(layout, max_length))
 
         gaps = _gaps(layout)  # the special ids before, between and behind the texts
         if b is None:
@@ -326,13 +347,7 @@ class Tokenizer:
         a = self._encode_rows(first)
         b = None if second is None else self._encode_rows(second)
         if max_length is not None:
-            room = self._room(layout, max_length)
-            kept_a, kept_b = _truncate(
-                [row.ids for row in a], None if b is None else [row.ids for row in b], room
-            )
-            a = [row.cut(len(kept)) for row, kept in zip(a, kept_a, strict=True)]
-            if b is not None:
-                b = [row.cut(len(kept)) for row, kept in zip(b, kept_b, strict=True)]
+            a, b = self._truncate(a, b, self._room(layout, max_length))
         sides = zip(a, strict=True) if b is None else zip(a, b, strict=True)
         return [_arrange(layout, rows) for rows in sides]
 
@@ -380,6 +395,23 @@ class Tokenizer:
                 f"max_length {max_length} leaves no room for {specials} special tokens"
             )
         return max_length - specials
+
+    def _truncate(self, a: list, b: list | None, room: int) -> tuple[list, list | None]:
+        """Cut rows (ids, or `Row`s), or pairs of them, to `room` tokens."""
+        if b is None:
+            return [self._cut(row, room) for row in a], None
+        kept_a, kept_b = [], []
+        for x, y in zip(a, b, strict=True):
+            n, m = _kept_lengths(len(x), len(y), room)
+            kept_a.append(self._cut(x, n))
+            kept_b.append(self._cut(y, m))
+        return kept_a, kept_b
+
+    def _cut(self, row: list[int] | Row, length: int) -> list[int] | Row:
+        kept = slice(length)
+        if self.truncation_side == "left":
+            kept = slice(max(len(row) - length, 0), None)
+        return row.cut(kept) if isinstance(row, Row) else row[kept]
 
     def _width(self, lengths: np.ndarray, max_length: int | None, padding: bool | str | int) -> int:
         longest = int(lengths.max(initial=0))
@@ -434,7 +466,7 @@ class Tokenizer:
     def _resplit(self, row: Row) -> Row:
         table = self._vocabulary.resplit
         ids, offsets, words = [], [], []
-        for index, (start, end), word in zip(*row, strict=True):
+        for index, (start, end), word in zip(row.ids, row.offsets, row.words, strict=True):
             parts = table.get(index)
             if parts is None:
                 parts, spans = [index], [(start, end)]
@@ -536,7 +568,7 @@ class Tokenizer:
     @cached_property
     def fingerprint(self) -> str:
         """Hex; changes with what the tokenizer makes of texts: its pieces and their ids, the merges
-        or scores, normalisation (by a probe text), special tokens, types and the padding side."""
+        or scores, normalisation (by a probe text), special tokens, types and the sides of padding and truncation."""
         model = json.loads(self._backend.to_str())["model"]
         merges = [pair if isinstance(pair, str) else " ".join(pair) for pair in model.get("merges") or ()]
         scores = model.get("vocab") if self.kind == "unigram" else None
@@ -545,12 +577,19 @@ class Tokenizer:
         roles = [getattr(self, f"{role}_token_id") for role in NAMES]
         parts = (
             self._pieces, merges, scores, {key: rows.tolist() for key, rows in probe.items()}, single,
-            roles, self.padding_side, self.type_ids,
+            roles, self.padding_side, self.truncation_side, self.type_ids,
         )  # fmt: skip
         return hashlib.blake2b(repr(parts).encode("utf-8", "replace"), digest_size=8).hexdigest()
 
     def __repr__(self) -> str:
         return f"Tokenizer({self.family!r}, kind={self.kind!r}, vocab_size={self.vocab_size})"
+
+
+def _side(options: dict, key: str, default: str) -> str:
+    side = options.get(key) or default
+    if side not in ("left", "right"):
+        raise ValueError(f"tokenizer_config.json: {key} should be 'left' or 'right', not {side!r}")
+    return side
 
 
 def _layout(backend, pair: bool) -> list[Slot]:
@@ -582,23 +621,13 @@ def _gaps(layout: list[Slot]) -> list[list[int]]:
     return gaps
 
 
-def _truncate(a: list[list[int]], b: list[list[int]] | None, room: int):
-    """Cut each row to `room` tokens from the end; of a pair, the longer to what the shorter leaves,
-    and both to a half where even the shorter is too long (`transformers`' longest_first)."""
-    if b is None:
-        return [row[:room] for row in a], None
-    kept_a, kept_b = [], []
-    for x, y in zip(a, b, strict=True):
-        if len(x) + len(y) > room:
-            short, long = sorted((len(x), len(y)))
-            if short > room // 2:
-                short = room // 2
-            long = room - short
-            n, m = (long, short) if len(x) > len(y) else (short, long)
-            x, y = x[:n], y[:m]
-        kept_a.append(x)
-        kept_b.append(y)
-    return kept_a, kept_b
+def _kept_lengths(first: int, second: int, room: int) -> tuple[int, int]:
+    """Tokens that two texts keep: the longer one what the shorter leaves, and both a half where
+    even the shorter is too long (`transformers`' longest_first)."""
+    if first + second <= room:
+        return first, second
+    short = min(first, second, room // 2)
+    return (room - short, short) if first > second else (short, room - short)
 
 
 def _arrange(layout: list[Slot], rows: tuple[Row, ...]) -> Encoding:
@@ -608,7 +637,7 @@ def _arrange(layout: list[Slot], rows: tuple[Row, ...]) -> Encoding:
         if special is not None:
             ids, offsets, words, origin = [special], [(0, 0)], [None], None
         else:
-            ids, offsets, words = rows[side]
+            ids, offsets, words = rows[side].ids, rows[side].offsets, rows[side].words
             origin = side
             side += 1
         found.ids.extend(ids)

@@ -1,4 +1,4 @@
-"""Unigram vocabularies: SentencePiece models of ALBERT, XLNet, DeBERTa v2/v3 and XLM-R.
+"""Unigram vocabularies: SentencePiece models of ALBERT, XLNet, DeBERTa v2/v3, XLM-R and CamemBERT.
 
 They run on the `tokenizers` library, which keeps offsets into the original text and caches words.
 That costs the conversion of the model, and gives SentencePiece's own ids (tests/text compares).
@@ -6,15 +6,31 @@ That costs the conversion of the model, and gives SentencePiece's own ids (tests
 
 from __future__ import annotations
 
+import base64
 import sys
 import unicodedata
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
-from bertvariants_jax.text.families import FAMILIES
-from bertvariants_jax.text.vocabulary import Vocabulary, finish, special_pieces
+from bertvariants_jax.text.families import FAMILIES, Family
+from bertvariants_jax.text.vocabulary import (
+    Vocabulary,
+    add_tokens,
+    decide_case,
+    ids_in_force,
+    lay_out,
+    setting,
+    special_pieces,
+)
+
+if TYPE_CHECKING:
+    import tokenizers
 
 UNDERLINE = "\u2581"  # the mark of a word's beginning
 CONTROL = 3  # piece type in the model file
 FILES = ("spiece.model", "spm.model", "sentencepiece.bpe.model")
+FAIRSEQ = ("xlm-roberta", "camembert")  # nothing is done to their text but by SentencePiece
+BYTES = 256  # pieces <0x00> to <0xFF>, for characters that have none
 
 
 def sentencepiece_file(files: dict[str, bytes]) -> str | None:
@@ -26,12 +42,9 @@ def sentencepiece_file(files: dict[str, bytes]) -> str | None:
     return models[0] if len(models) == 1 else None
 
 
-def from_sentencepiece(
-    data: bytes, name: str, options: dict, family: str | None, original: bool
-) -> Vocabulary:
-    import tokenizers
+def from_sentencepiece(data: bytes, name: str, options: dict, family: str | None) -> Vocabulary:
+    """Unigram of a SentencePiece model; the family is told by its special pieces unless given."""
     from sentencepiece import sentencepiece_model_pb2
-    from tokenizers import decoders, models, normalizers, pre_tokenizers
 
     proto = sentencepiece_model_pb2.ModelProto()
     try:
@@ -42,90 +55,162 @@ def from_sentencepiece(
         raise ValueError(f"{name}: only Unigram SentencePiece models are used by this family")
     pieces = [(piece.piece, piece.score) for piece in proto.pieces]
     controls = [piece.piece for piece in proto.pieces if piece.type == CONTROL]
-    known = {piece for piece, _ in pieces[:64]}
-    if family is None:
-        if {"<cls>", "<sep>"} <= known:
-            family = "xlnet"
-        elif "[CLS]" in known:
-            family = "albert" if "<pad>" in known else "deberta-v2"
-        elif [piece for piece, _ in pieces[:3]] == ["<unk>", "<s>", "</s>"]:
-            family = "xlm-roberta"
-        else:
-            raise ValueError(
-                f"{name}: its special pieces ({', '.join(controls) or 'none'}) are those of no "
-                "known family; tell `family`"
-            )
-    chosen = FAMILIES[family]
-    unk = proto.trainer_spec.unk_id
-    charsmap = proto.normalizer_spec.precompiled_charsmap
-    precompiled = [normalizers.Precompiled(charsmap)] if charsmap else []
-    words: list = [pre_tokenizers.WhitespaceSplit()]
-    byte_fallback = False
-
-    if family == "xlm-roberta":
+    chosen = FAMILIES[family or _family_of(pieces, controls, name)]
+    tokenizer_ids = ids_in_force(options, chosen)
+    resplit = {}
+    if chosen.name == "xlm-roberta":
         # fairseq puts its own four in front, drops SentencePiece's three, adds the mask.
         head = ["<s>", "<pad>", "</s>", "<unk>"]
         pieces = [(piece, 0.0) for piece in head] + pieces[3:] + [("<mask>", 0.0)]
-        unk, steps = 3, precompiled
-    elif family == "deberta-v2":
-        blanks = tokenizers.Regex(r"\s{2,}|[\n\r\t]")
-        lower = [normalizers.Lowercase()] if options.get("do_lower_case", False) else []
-        if original:
-            # SentencePiece's own clean-up, and bytes for characters without a piece.
-            collapse = normalizers.Replace(tokenizers.Regex(" {2,}"), " ")
-            steps = [*lower, *precompiled, collapse, normalizers.Strip()]
-            byte_fallback = proto.trainer_spec.byte_fallback
-        else:
-            steps = [
-                *lower,
-                normalizers.Replace(blanks, " "),
-                normalizers.NFC(),
-                normalizers.Strip(left=False, right=True),
-            ]
-        words = []
-        if options.get("split_by_punct", False):
-            words.append(pre_tokenizers.Punctuation(behavior="isolated"))
-        if options.get("vocab_type", "spm") != "spm":
-            raise ValueError(f"vocab_type {options['vocab_type']!r} with {name}: expected 'spm'")
-    else:
-        steps = [normalizers.Replace("``", '"'), normalizers.Replace("''", '"')]
-        strip = normalizers.StripAccents()
-        if original:
-            steps = steps if family == "xlnet" else []  # ALBERT's code leaves the quotes
-            # Python's idea of blanks and of combining characters is not quite the library's.
-            steps.insert(0, normalizers.Replace(tokenizers.Regex(r"[\s\x1c-\x1f\x85]+"), " "))
-            strip = normalizers.Replace(tokenizers.Regex(f"[{_combining()}]"), "")
-        if not options.get("keep_accents", False):
-            steps += [normalizers.NFKD(), strip]
-        if options.get("do_lower_case", family == "albert"):
-            steps.append(normalizers.Lowercase())
-        steps += precompiled
-        if not original:
-            # The published tokenizer.json files make these pieces too dear to use, in place of
-            # cutting them again.
-            pieces = [
-                (piece, score - 100.0 if _number_comma(piece) else score) for piece, score in pieces
-            ]
+    elif chosen.name == "camembert":
+        # Its dictionary was laid over a model that has <s> and </s> too: five in front, of which
+        # the model's own take the places of two.
+        head = ["<s>NOTUSED", "<pad>", "</s>NOTUSED", "<unk>"]
+        head = [(piece, 0.0) for piece in head] + [("<unk>NOTUSED", -100.0)]
+        pieces = [*head, *pieces[1:], ("<mask>", 0.0)]
+    elif chosen.name in ("albert", "xlnet") and tokenizer_ids == "original":
+        resplit = _resplit_table(data, pieces)
+    elif chosen.name in ("albert", "xlnet"):
+        # The published tokenizer.json files make these pieces too dear to use, in place of cutting
+        # them again.
+        pieces = [
+            (piece, score - 100.0 if _number_comma(piece) else score) for piece, score in pieces
+        ]
+    charsmap = proto.normalizer_spec.precompiled_charsmap
+    vocabulary = from_pieces(pieces, charsmap, options, chosen, name, controls)
+    vocabulary.resplit = resplit
+    return vocabulary
 
-    backend = tokenizers.Tokenizer(models.Unigram(pieces, unk, byte_fallback))
+
+def _family_of(pieces: list[tuple[str, float]], controls: list[str], name: str) -> str:
+    known = {piece for piece, _ in pieces[:64]}
+    if {"<cls>", "<sep>"} <= known:
+        return "xlnet"
+    if "[CLS]" in known:
+        return "albert" if "<pad>" in known else "deberta-v2"
+    if [piece for piece, _ in pieces[:3]] == ["<unk>", "<s>", "</s>"]:
+        return "xlm-roberta"
+    raise ValueError(
+        f"{name}: its special pieces ({', '.join(controls) or 'none'}) are those of no "
+        "known family; tell `family`"
+    )
+
+
+def from_pieces(
+    pieces: list[tuple[str, float]],
+    charsmap: bytes,
+    options: dict,
+    chosen: Family,
+    where: str,
+    controls: Iterable[str] = (),
+) -> Vocabulary:
+    """The steps before a Unigram vocabulary, by the settings of tokenizer_config.json.
+
+    Args:
+      pieces: with their scores, in the order of ids.
+      charsmap: the SentencePiece model's compiled normalization, empty for none.
+    """
+    import tokenizers
+    from tokenizers import decoders, models, normalizers, pre_tokenizers
+
+    if options.get("vocab_type", "spm") != "spm":
+        raise ValueError(f"vocab_type {options['vocab_type']!r} with {where}: expected 'spm'")
+    ids = {piece: index for index, (piece, _) in enumerate(pieces)}
+    known = dict(ids)
+    if chosen.name == "deberta-v2":
+        known.setdefault("[MASK]", len(pieces))  # the model has none: it is added behind the last
+    special = special_pieces(chosen, options, known, where)
+    notes: list[str] = []
+    is_original = ids_in_force(options, chosen) == "original"
+    byte_fallback = is_original and all(f"<0x{byte:02X}>" in ids for byte in range(BYTES))
+
+    backend = tokenizers.Tokenizer(models.Unigram(pieces, ids[special["unk"]], byte_fallback))
+    steps, settings = _steps(charsmap, options, chosen, ids, notes)
     if steps:
-        backend.normalizer = normalizers.Sequence(steps)
-    metaspace = {"replacement": UNDERLINE, "prepend_scheme": "always"}
+        backend.normalizer = steps[0] if len(steps) == 1 else normalizers.Sequence(steps)
+    keeps_blanks = chosen.name == "deberta-v2" or (is_original and chosen.name in FAIRSEQ)
+    settings["add_prefix_space"] = chosen.name == "xlnet" or setting(
+        options, "add_prefix_space", True
+    )
+    words: list = [] if keeps_blanks else [pre_tokenizers.WhitespaceSplit()]
+    if chosen.name == "deberta-v2":
+        settings["split_by_punct"] = setting(options, "split_by_punct", False)
+    if settings.get("split_by_punct"):
+        words.append(pre_tokenizers.Punctuation(behavior="isolated"))
+    without = "first" if chosen.name == "deberta-v2" else "never"
+    scheme = "always" if settings["add_prefix_space"] else without
+    metaspace = {"replacement": UNDERLINE, "prepend_scheme": scheme}
     backend.pre_tokenizer = pre_tokenizers.Sequence([*words, pre_tokenizers.Metaspace(**metaspace)])
     backend.decoder = decoders.Metaspace(**metaspace)
     if byte_fallback:
         backend.decoder = decoders.Sequence([decoders.ByteFallback(), backend.decoder])
-    ids = {piece: index for index, (piece, _) in enumerate(pieces)}
-    if family == "deberta-v2":
-        ids.setdefault(
-            "[MASK]", len(pieces)
-        )  # the model has none; it is added after the last piece
-    special = special_pieces(chosen, options, ids, name)
-    finish(backend, chosen, special, options, controls)
-    vocabulary = Vocabulary(backend, chosen, "unigram", special)
-    if original and family in ("albert", "xlnet"):
-        vocabulary.resplit = _resplit_table(data, pieces)
-    return vocabulary
+    add_tokens(backend, chosen, special, options, controls)
+    lay_out(backend, chosen, special)
+    if chosen.name == "deberta-v2":
+        notes.append(
+            "ids of the model's own SentencePiece (tokenizer_ids 'original'; 'hf' gives those of "
+            "transformers 5, which leaves out its normalization and its bytes)"
+            if is_original
+            else "ids of transformers 5 (tokenizer_ids 'hf'), which leaves out the SentencePiece "
+            "model's normalization and bytes"
+        )
+    style = "original" if is_original else "hf"
+    return Vocabulary(backend, chosen, "unigram", special, style, notes=notes, settings=settings)
+
+
+def _steps(
+    charsmap: bytes, options: dict, chosen: Family, ids: dict[str, int], notes: list[str]
+) -> tuple[list[tokenizers.normalizers.Normalizer], dict[str, bool]]:
+    """What is done to a text before it is cut into words, and the settings that it follows."""
+    import tokenizers
+    from tokenizers import normalizers
+
+    is_original = ids_in_force(options, chosen) == "original"
+    precompiled = [normalizers.Precompiled(charsmap)] if charsmap else []
+    # SentencePiece's own: its charsmap by the longest match, one blank for several, none around.
+    # `Precompiled` takes whole graphemes for matches and loses the rest of longer ones ("fi" with an
+    # accent on the ligature); composed characters leave it none but single ones.
+    whole_model = [
+        *([normalizers.NFC(), *precompiled] if precompiled else []),
+        normalizers.Replace(tokenizers.Regex(" {2,}"), " "),
+        normalizers.Replace(tokenizers.Regex("^ | $"), ""),
+    ]
+    if chosen.name in FAIRSEQ:
+        return whole_model if is_original else precompiled, {}
+
+    lowers, _ = decide_case(options, ids, chosen.name == "albert", notes)
+    lower = [normalizers.Lowercase()] if lowers else []
+    settings = {"do_lower_case": lowers}
+    if chosen.name == "deberta-v2" and is_original:
+        return [*lower, *whole_model], settings
+    if chosen.name == "deberta-v2":
+        blanks = normalizers.Replace(tokenizers.Regex(r"\s{2,}|[\n\r\t]"), " ")
+        strip = normalizers.Strip(left=False, right=True)
+        return [*lower, blanks, normalizers.NFC(), strip], settings
+
+    keeps_accents = setting(options, "keep_accents", False)
+    if keeps_accents and chosen.name == "xlnet" and not is_original:
+        keeps_accents = False
+        notes.append(
+            "keep_accents is stated but not obeyed, as by transformers 5; tokenizer_ids "
+            "'original' obeys it"
+        )
+    quotes = [normalizers.Replace("``", '"'), normalizers.Replace("''", '"')]
+    accents = [normalizers.NFKD(), normalizers.StripAccents()]
+    if is_original:
+        # Python's idea of blanks and of combining characters is not quite the library's.
+        blanks = normalizers.Replace(tokenizers.Regex(r"[\s\x1c-\x1f\x85]+"), " ")
+        quotes = [blanks, *(quotes if chosen.name == "xlnet" else [])]  # ALBERT's code leaves them
+        accents[1] = normalizers.Replace(tokenizers.Regex(f"[{_combining()}]"), "")
+    settings["keep_accents"] = keeps_accents
+    return [*quotes, *([] if keeps_accents else accents), *lower, *precompiled], settings
+
+
+def stated_charsmap(normalizer: dict | None) -> bytes:
+    """The compiled normalization that a tokenizer.json's normalizer holds, empty if none."""
+    steps = (normalizer or {}).get("normalizers", [normalizer or {}])
+    stated = [step["precompiled_charsmap"] for step in steps if step.get("precompiled_charsmap")]
+    return base64.b64decode(stated[0]) if stated else b""
 
 
 def _combining() -> str:

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
-from bertvariants_jax.text.families import FAMILIES
-from bertvariants_jax.text.vocabulary import Vocabulary, finish, special_pieces
+from bertvariants_jax.text.families import FAMILIES, Family
+from bertvariants_jax.text.vocabulary import (
+    Vocabulary,
+    add_tokens,
+    decide_case,
+    ids_in_force,
+    lay_out,
+    setting,
+    special_pieces,
+)
 
-ORIGINAL_LONGEST_WORD = 200  # characters; longer words are unknown. transformers: 100
+LONGEST_WORD = 100  # characters; longer words are unknown
+ORIGINAL_LONGEST_WORD = 200
 
 
 def parse_vocab_txt(data: bytes) -> list[str | None]:
@@ -33,21 +42,53 @@ def parse_vocab_txt(data: bytes) -> list[str | None]:
 
 
 def from_vocab_txt(data: bytes, options: dict, family: str | None) -> Vocabulary:
+    """WordPiece of a vocab.txt."""
+    rows = parse_vocab_txt(data)
+    ids = {piece: index for index, piece in enumerate(rows) if piece is not None}
+    return from_pieces(ids, options, FAMILIES[family or "bert"], "vocab.txt", rows)
+
+
+def from_pieces(
+    ids: dict[str, int],
+    options: dict,
+    chosen: Family,
+    where: str,
+    rows: list[str | None] | None = None,
+) -> Vocabulary:
+    """BERT's steps before a WordPiece vocabulary, by the settings of tokenizer_config.json."""
     import tokenizers
     from tokenizers import decoders, models, normalizers, pre_tokenizers
 
-    rows = parse_vocab_txt(data)
-    ids = {piece: index for index, piece in enumerate(rows) if piece is not None}
-    chosen = FAMILIES[family or "bert"]
-    special = special_pieces(chosen, options, ids, "vocab.txt")
-    backend = tokenizers.Tokenizer(models.WordPiece(ids, unk_token=special["unk"]))
+    notes: list[str] = []
+    tokenizer_ids = ids_in_force(options, chosen)
+    special = special_pieces(chosen, options, ids, where)
+    lower, accents = decide_case(options, ids, True, notes)
+    longest = ORIGINAL_LONGEST_WORD if tokenizer_ids == "original" else LONGEST_WORD
+    backend = tokenizers.Tokenizer(
+        models.WordPiece(ids, unk_token=special["unk"], max_input_chars_per_word=longest)
+    )
+    settings = {
+        "do_lower_case": lower,
+        "strip_accents": None if accents is None else setting(options, "strip_accents", accents),
+        "tokenize_chinese_chars": setting(options, "tokenize_chinese_chars", True),
+    }
     backend.normalizer = normalizers.BertNormalizer(
         clean_text=True,
-        handle_chinese_chars=options.get("tokenize_chinese_chars", True),
-        strip_accents=options.get("strip_accents"),
-        lowercase=options.get("do_lower_case", True),
+        handle_chinese_chars=settings["tokenize_chinese_chars"],
+        strip_accents=settings["strip_accents"],
+        lowercase=lower,
     )
     backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     backend.decoder = decoders.WordPiece(prefix="##")
-    finish(backend, chosen, special, options)
-    return Vocabulary(backend, chosen, "wordpiece", special, rows=rows)
+    add_tokens(backend, chosen, special, options)
+    lay_out(backend, chosen, special)
+    return Vocabulary(
+        backend,
+        chosen,
+        "wordpiece",
+        special,
+        tokenizer_ids,
+        notes=notes,
+        settings=settings,
+        rows=rows,
+    )

@@ -1,12 +1,15 @@
 """Ids, layouts, truncation, padding, offsets and special tokens, on real vocabularies."""
 
 import gzip
+import itertools
 import json
 import pickle
 
 import numpy as np
 import pytest
 from hard_texts import hard_texts
+
+from bertvariants_jax.text import Tokenizer
 
 NAMES = [
     "bert-base-uncased",
@@ -407,13 +410,41 @@ def test_original_wordpiece_cuts_longer_words(tokenizer, tmp_path):
     assert again.ids(["a" * 150])[0].tolist() == original.ids(["a" * 150])[0].tolist()
 
 
-def test_original_deberta_keeps_characters_that_the_default_loses(tokenizer):
-    default, original = tokenizer("deberta-v3"), tokenizer("deberta-v3", True)
-    assert default.unk_token_id in default.ids(["ﬁne ½ ，"])[0]
-    assert original.unk_token_id not in original.ids(["ﬁne ½ ， \U0001f9ff"])[0]
-    assert original.ids(["ﬁne"])[0].tolist() == original.ids(["fine"])[0].tolist()
+def test_deberta_keeps_characters_that_transformers_loses(checkpoint_folder, tokenizer):
+    default = tokenizer("deberta-v3")
+    transformers = Tokenizer.load(checkpoint_folder("deberta-v3"), tokenizer_ids="hf")
+    assert (default.tokenizer_ids, transformers.tokenizer_ids) == ("original", "hf")
+    text = "ﬁne\xa0½ … ， \U0001f9ff"
+    assert transformers.unk_token_id in transformers.ids([text])[0]
+    assert default.unk_token_id not in default.ids([text])[0]
+    assert default.ids(["ﬁne\xa0…"])[0].tolist() == default.ids(["fine ..."])[0].tolist()
     text = "Plain English, as it is 9,000 times written."
-    assert original.encode(text).ids == default.encode(text).ids
+    assert default.encode(text).ids == transformers.encode(text).ids
+    assert "own SentencePiece" in default.notes[-1] and "'hf'" in transformers.notes[-1]
+
+
+@pytest.mark.parametrize("name", ["deberta-v3", "xlm-roberta-base"])
+def test_original_ids_are_the_sentencepiece_librarys(checkpoint_folder, shared_data, name):
+    """On English articles and on hard texts; a handful of marks that nobody writes may differ."""
+    import sentencepiece
+
+    file = {"deberta-v3": "spm.model", "xlm-roberta-base": "sentencepiece.bpe.model"}[name]
+    processor = sentencepiece.SentencePieceProcessor(model_file=str(checkpoint_folder(name) / file))
+    tok = Tokenizer.load(checkpoint_folder(name), tokenizer_ids="original")
+    shift = int(name == "xlm-roberta-base")  # fairseq's dictionary
+
+    def differing(texts):
+        expected = [[i + shift if i or not shift else 3 for i in processor.encode(t)] for t in texts]
+        found = [row.tolist() for row in tok.ids(texts)]
+        return [text for text, a, b in zip(texts, found, expected, strict=True) if a != b]
+
+    with gzip.open(shared_data / "pretrain" / "enwiki_featured_part1.txt.gz", "rt") as lines:
+        articles = [line for line in itertools.islice(lines, 1500) if line.strip()]
+    assert len(articles) > 500 and not differing(articles)
+    # "a" times a hundred has many equally good cuts; "[" and "<" begin special tokens.
+    hard = [t for t in hard_texts(1500) if not any(p in t for p in ("[", "<", "aaa"))]
+    assert len(differing(hard)) < 0.005 * len(hard)
+    assert not differing(["e\u0301a\u0301\u0327 \x85x  y\u2028z ", "½ … \xa0ﬁ™²"])
 
 
 def test_pickles(tokenizer):
