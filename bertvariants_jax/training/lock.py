@@ -111,13 +111,17 @@ class Lock:
             return holder
         self.owner, self.thread = this_process(), threading.get_ident()
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._take()
+        try:
+            self._take()
+            self._sweep()
+        except BaseException:
+            self.release()
+            raise
         Lock.held[self.path] = self
         self._over = threading.Event()
         self._beat = threading.Thread(target=self._touch, daemon=True)
         self._beat.start()
         self._term = let_go_on_sigterm() if self.sigterm else None
-        self._sweep()
         return self
 
     def __exit__(self, *_) -> None:
@@ -209,6 +213,8 @@ class Lock:
     def _wait_for_death(self, owner: Owner | None) -> None:
         """Come back once the owner is known to be dead; RunInUse if it lives. One on another machine is watched."""
         if owner is not None and owner.same_machine(self.owner):
+            if owner.pid == os.getpid():     # an error on the way into or out of the block left it
+                return
             began = began_at(owner.pid)
             if began is None or (owner.began and began and began != owner.began):   # its number may be another's now
                 return

@@ -1,7 +1,6 @@
 """A run that is stopped, at whatever step, ends as one that never was: parameters, export, scores and lines."""
 
 import contextlib
-import functools
 import threading
 
 import jax
@@ -43,13 +42,8 @@ def lines(out):
 
 @pytest.fixture(scope="module", autouse=True)
 def one_program():
-    """All runs here share one compiled step: they differ in nothing that it knows."""
-    with pytest.MonkeyPatch.context() as patch:
-        original = loop.step.under_jit
-        build = functools.cache(lambda **options: original(
-            OBJECTIVE, optimizer.build(OPTIM, 12), loop.make_mesh(), rate=optimizer.schedule(OPTIM, 12), **options))
+    with toy.one_program(OBJECTIVE, OPTIM, 12), pytest.MonkeyPatch.context() as patch:
         patch.setattr(report, "write_report", lambda runs, path: path)  # drawn elsewhere
-        patch.setattr(loop.step, "under_jit", lambda objective, optim, mesh, *, rate, **options: build(**options))
         yield
 
 

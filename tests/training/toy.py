@@ -1,10 +1,14 @@
 """A small masked-token objective with two terms, dropout, stacked layers and optionally a memory or a frozen part."""
 
+import contextlib
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from bertvariants_jax.objectives.objective import Loss, Objective
+from bertvariants_jax.training import loop, optimizer
 
 VOCAB, LAYERS, LENGTH = 32, 3, 8
 
@@ -127,3 +131,16 @@ class Position:
 
     def set_state(self, state):
         self.at = state["at"]
+
+
+@contextlib.contextmanager
+def one_program(objective, optim, steps):
+    """All runs inside share one compiled step: they differ in nothing that it knows."""
+    original, places = loop.step.under_jit, loop.make_mesh()
+    build = functools.cache(lambda **options: original(
+        objective, optimizer.build(optim, steps), places, rate=optimizer.schedule(optim, steps), **options))
+    loop.step.under_jit = lambda objective, optim, mesh, *, rate, **options: build(**options)
+    try:
+        yield
+    finally:
+        loop.step.under_jit = original
