@@ -219,6 +219,7 @@ def finetune(name: str, task: str = "") -> FineTuning:
     size = name if name in variant.sizes else next((size for size, other in variant.sizes.items() if (
         other.hidden_size, other.num_hidden_layers) == shape), "")
     said: dict[str, Any] = {"name": "adamw", "schedule": "bert", "warmup": 0.1, "steps": 0, "epochs": 3.0, "rate": 2e-5}
+    task = task.removesuffix("_mm")                     # MNLI's other half is a matter of evaluation
     for key in ("", task, size, f"{size}/{task}"):
         said |= variant.finetune.get(key, {})
     if said["steps"]:

@@ -468,7 +468,8 @@ def procedure(run: Run, path: Path, rows: int = 96, split: str = "train", **opti
     task = replace(made.task, data=(f"text:{path}",), evaluation=(f"text:{path}",), **options)
     tokenizer = tokenizer_of(variant.tokenizer, path)
     examples = task.examples(split, tokenizer, None, 8)
-    index, epoch = np.arange(min(rows, len(examples))), np.zeros(min(rows, len(examples)), int)
+    index = np.linspace(0, len(examples) - 1, min(rows, len(examples))).astype(int)    # of all documents
+    epoch = 0 * index
     plain = examples.rows(index, epoch)
     masked = task.corrupt(examples, tokenizer, 0)(plain, index, epoch)
     config = replace(variant.dummy, vocab_size=tokenizer.vocab_size, pad_token_id=tokenizer.pad_token_id)
@@ -485,7 +486,7 @@ def hold_masks(run: Run, tokenizer, plain, batch) -> None:
     used, places = batch["masked_weights"] > 0, batch["masked_positions"]
     lengths = (plain["attention_mask"] > 0).sum(1)
     if "pair" in run.scales:          # one half of the pairs is random (NSP, ERNIE) or swapped (SOP)
-        assert abs(batch["next_sentence_label"].mean() - 0.5) < 0.03 + 1.5 / len(used) ** 0.5
+        assert abs(batch["next_sentence_label"].mean() - 0.5) < 0.05 + 1.5 / len(used) ** 0.5
     full = lengths >= 0.9 * run.length
     assert full.sum() >= 10 and (places.shape[1] == run.places or not run.places)
     share = used.sum(1)[full].sum() / lengths[full].sum()
@@ -586,10 +587,10 @@ def phrases(sentence: str) -> list[tuple[int, int]]:
 def test_no_row_of_ernie_is_thinned(text):
     """The original has no limit of predictions; units of many words spread their number wide."""
     task, _, tokenizer, plain, masked = procedure(RUNS["ernie"], text, 300, units=f"{__name__}:phrases", mask_word_prob=1.0)
-    free = replace(task, max_predictions=task.max_length).corrupt(None, tokenizer, 0)
-    index = np.arange(len(masked["input_ids"]))
-    chosen = [batch["masked_weights"].sum(1) for batch in (masked, free(plain, index, 0 * index))]
-    assert masked["masked_weights"].shape[1] < 300 and chosen[1].max() > 112 and (chosen[0] == chosen[1]).all()
+    places, index = masked["masked_weights"].shape[1], np.arange(len(plain["input_ids"]))
+    chosen = [replace(task, max_predictions=most).corrupt(None, tokenizer, 0)(plain, index, 0 * index)["masked_weights"].sum(1)
+              for most in (places, task.max_length)]
+    assert places < 300 and chosen[1].max() > 112 and (chosen[0] == chosen[1]).all()
 
 
 # ---- DistilBERT ------------------------------------------------------------------------------------------------------------

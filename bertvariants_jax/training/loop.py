@@ -57,9 +57,10 @@ class Settings:
     and the step, so that steps, and the schedule, count on from its own; the data is read from its beginning.
     batch_size: global, of one optimizer step. accumulate: micro-batches it is cut into.
     batch_warmup_from: rows of the first step, from which batches grow in a line over the first batch_warmup steps (a part
-    of all steps, if below 1); 0 is no such warm-up. batch_warmup_by: by how many rows at a time, 0 is batch_warmup_from;
-    each host's devices must divide it. Steps are compiled for multiples of batch_warmup_from, and what a batch has less
-    are rows of weight 0. The learning rate of a warm-up then rises with the rows, not with the steps.
+    of all steps, if below 1), by so many at a time; 0 is no such warm-up. Each size is compiled once.
+    batch_warmup_by: fewer rows at a time, which the devices of several hosts must divide. Steps are still compiled for
+    multiples of batch_warmup_from, of which what a batch has less are rows of weight 0, and the learning rate of a
+    warm-up rises with the rows, not with the steps.
     eval_every, save_every: steps, 0 is only at the end. keep_best: name of an evaluation metric; the
     checkpoint that is best by it is kept and exported (best_mode: max or min).
     """
@@ -150,7 +151,7 @@ def train(objective: Objective, data: Iterable, settings: Settings, optim: Optim
     """
     out, first = pathlib.Path(out), jax.process_index() == 0
     config = {**(config or {}), "settings": asdict(settings), "optim": asdict(optim)}
-    growing = settings.rows_at if settings.batch_warmup_from else None
+    growing = settings.rows_at if settings.batch_warmup_from and settings.batch_warmup_by else None
     rate, optimizer = schedule(optim, settings.steps, growing), build(optim, settings.steps, growing)
     if objective.memory is not None and settings.continue_from:
         raise ValueError("settings.continue_from: an objective with a memory is not handed over to another phase")
