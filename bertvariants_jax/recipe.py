@@ -331,6 +331,7 @@ def run_here(recipe: Recipe, out: Path, data_changed: bool) -> Outcome:
     data = describe_data(work.train.maker.examples, training_sources, examples, evaluation_sources)
     asked = {name: getattr(recipe.settings, name) for name in ("steps", "epochs", "batch_size")}
     config = {**described, "origin": {**work.parts, "asked": asked, "data": data}, "started_in": os.getcwd()}
+    refuse_renamed(out, task.labels())
     if data_changed and finished(out) >= settings.steps:
         say(f"{out} is at its end, step {finished(out)}: nothing would be learned from data that has changed")
         data_changed = False
@@ -361,6 +362,19 @@ def say(*lines: str) -> None:
     if jax.process_index() == 0:
         for line in lines:
             print(line, file=sys.stderr)
+
+
+def refuse_renamed(out: Path, labels: tuple[str, ...] | None) -> None:
+    """Raise ValueError where a run has exported a model and called its classes otherwise.
+
+    This is known of runs of every version, those too that kept no `origin`.
+    """
+    if labels is None or not (out / "model" / "config.json").is_file():
+        return
+    names = read_config(out / "model")[1].id2label
+    if names != tuple(labels):
+        raise ValueError(f"{out} holds another run: the classes of its model are {', '.join(names)}, and here "
+                         f"{', '.join(labels)}. Choose another folder, or delete that one")
 
 
 def finished(out: Path) -> int:
@@ -656,7 +670,10 @@ def evaluate(folder: str | Path, task: Task, split: str = VALIDATION, batch_size
         raise ValueError(f"--labels names {next(one for one in labels if labels.count(one) > 1)!r} twice")
     if labels and len(labels) != len(checkpoint.config.id2label):
         raise ValueError(f"{len(labels)} labels are given, but {folder} has {len(checkpoint.config.id2label)} classes")
-    known = labels or checkpoint.config.id2label
+    named = checkpoint.config.id2label
+    if labels and labels != named and not all(name.startswith("LABEL_") for name in named):
+        say(f"{folder} calls its classes {', '.join(named)}; --labels takes them for {', '.join(labels)}")
+    known = labels or named
     task = embedding(task.answered_by(known), checkpoint.pooling).fitted(known, checkpoint.pooling and checkpoint.pooling.mode)
     wanted = task.labels()
     if wanted is not None and known != wanted:

@@ -113,10 +113,12 @@ def test_the_same_content_is_the_same_data(place, capsys):
 def test_a_renamed_class_is_refused_and_the_model_keeps_its_names(finished, place, capsys):
     if not finished:
         stopped(place)
+        shutil.rmtree(place / "run/model")                 # as a run that was stopped has none
     for name, count in (("train.tsv", 24), ("dev.tsv", 8)):
         (place / name).write_text(rows(("pos", "awful"), count))
-    refused(place, capsys, "'awful'", "'neg'", more=[] if finished else ["--data-changed"])
-    assert bv.load(place / "run/model").config.id2label == ("neg", "pos")
+    refused(place, capsys, "awful", "neg", more=[] if finished else ["--data-changed"])
+    if finished:
+        assert json.loads((place / "run/model/config.json").read_text())["id2label"] == {"0": "neg", "1": "pos"}
 
 
 def test_two_swapped_lines_of_the_starts_vocabulary_are_another_tokenizer(place, capsys):
@@ -159,3 +161,31 @@ def test_a_run_from_before_fingerprints_goes_on_and_has_them_then(place, capsys)
     assert capsys.readouterr().err.count("no fingerprints") == 1
     (place / "train.tsv").write_text(rows(swapped=(2, 5)))
     refused(place, capsys, "train.tsv")
+
+
+def test_a_finished_run_from_before_fingerprints_keeps_the_names_of_its_classes(place, capsys):
+    path = place / "run/config.json"
+    config = json.loads(path.read_text())
+    del config["origin"]
+    path.write_text(json.dumps(config))
+    for name, count in (("train.tsv", 24), ("dev.tsv", 8)):
+        (place / name).write_text(rows(("pos", "awful"), count))
+    refused(place, capsys, "awful", "neg")
+
+
+def test_a_renamed_tag_is_refused(place, tmp_path, capsys):
+    def write(name):
+        for file in ("eng.train", "eng.testa"):
+            (tmp_path / file).write_text(f"good B-{name}\nfilm O\n\nbad O\nplot B-{name}\n\n" * 4)
+
+    train = ["train", str(EXPERIMENTS / "ner.py"), "--data", f"conll:{tmp_path}/eng.train", "--task.evaluation",
+             f"conll:{tmp_path}/eng.testa", "--start", str(place / "start"), *FLAGS, "--out", str(tmp_path / "run")]
+    train.remove("--task.no-pack")
+    write("PER")
+    assert main(train) == 0
+    write("ORG")
+    capsys.readouterr()
+    assert main([*train, "--data-changed"]) == 1
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert "B-PER" in said and "B-ORG" in said
+    assert "B-PER" in bv.load(tmp_path / "run/model").config.id2label

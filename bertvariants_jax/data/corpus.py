@@ -662,4 +662,6 @@ def _fingerprint(documents, tokenizer) -> str:
     )
     for i in range(tokenizer.vocab_size):
         digest.update(f"{tokenizer.id_to_token(i)}\n".encode())
+    if tokenizer.kind != "wordpiece":  # merges and scores, which the pieces do not tell
+        digest.update(tokenizer.fingerprint.encode())
     return digest.hexdigest()

@@ -474,6 +474,10 @@ def compare(folder, theirs: dict[str, Any], ours: dict[str, Any], data_changed: 
     if origins[0] and changed and not data_changed:
         raise ValueError(f"{folder} was begun on other data: {'; '.join(changed)}. Give the data back, choose another "
                          "folder, or go on with it as it is now by --data-changed")
+    if origins[0] and changed and jax.process_index() == 0:
+        scores = any(name.startswith("evaluation") for name in {*data[0], *data[1]} if data[0].get(name) != data[1].get(name))
+        print(f"{folder} goes on with other data: {'; '.join(changed)}" + (
+            "; scores from before, by which a best checkpoint is kept, are of the old data" if scores else ""), file=sys.stderr)
 
 
 def flat(config, prefix: str = ""):

@@ -13,7 +13,7 @@ from bertvariants_jax.data.corpus import Corpus, nsp_pairs
 from bertvariants_jax.data.fingerprint import noted
 from bertvariants_jax.data.pipeline import pipeline
 from bertvariants_jax.recipe import Classify, Continual, Knowledge, Pretrain, Squad, Tagging, task
-from bertvariants_jax.text import Tokenizer
+from bertvariants_jax.text import Tokenizer, train
 
 WORDS = "[PAD] [UNK] [CLS] [SEP] [MASK] good bad film a b c d who is where yes no".split()
 TEXT = "".join(f"a good film\na bad {word}\n\n" for word in "abcd" * 3)
@@ -165,3 +165,21 @@ def test_packed_rows_and_their_order_are_told_apart(tokenizer):
     ids = {"cls_token_id": 2, "sep_token_id": 3, "pad_token_id": 0}
     found = {fingerprint.rows_fingerprint(nsp_pairs(corpus, 16, seed=seed, **ids)) for seed in (0, 0, 1)}
     assert len(found) == 2
+
+
+def test_other_merges_of_the_same_pieces_are_another_tokenizer(tmp_path):
+    """A corpus that is kept is not taken for theirs."""
+    documents = [["xqxqxq vkvk xqvk", "vkxq"]] * 20
+    train([text for document in documents for text in document], "bpe", 300).save(tmp_path / "a")
+    content = json.loads((tmp_path / "a/tokenizer.json").read_text())
+    content["model"]["merges"] = content["model"]["merges"][:-1]
+    (tmp_path / "b").mkdir()
+    for path in (tmp_path / "a").iterdir():
+        (tmp_path / "b" / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "b/tokenizer.json").write_text(json.dumps(content))
+    one, other = (Tokenizer.load(tmp_path / name) for name in "ab")
+    assert one.vocab_size == other.vocab_size and one.fingerprint != other.fingerprint
+    Corpus.build(documents, one, tmp_path / "cache")
+    kept = Corpus.build(documents, other, tmp_path / "cache")
+    np.testing.assert_array_equal(kept.tokens, Corpus.build(documents, other).tokens)
+    assert len(kept.tokens) > len(Corpus.build(documents, one).tokens)
