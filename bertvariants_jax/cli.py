@@ -299,6 +299,8 @@ def predict(folder: Annotated[str, tyro.conf.Positional], texts: Annotated[tuple
     """
     if bool(texts) == (input is not None):
         raise Misuse("give texts, or --input FILE, and not both")
+    if batch_size < 1:
+        raise Misuse(f"--batch-size must be at least 1, got {batch_size}")
     if input is not None and not input.exists():
         raise FileNotFoundError(f"there is no file {input}")
     if input is not None and output is not None and output.exists() and output.samefile(input):

@@ -3,6 +3,7 @@
 Everything that files in `experiments/` need is importable from here.
 """
 
+import contextlib
 import dataclasses
 import functools
 import glob
@@ -25,7 +26,7 @@ from bertvariants_jax.data.batch import check
 from bertvariants_jax.data.fingerprint import noted
 from bertvariants_jax.data.pack import Packed
 from bertvariants_jax.data.pipeline import Check, Examples, Pipeline, pipeline
-from bertvariants_jax.data.source import KINDS
+from bertvariants_jax.data.source import KINDS, open_source
 from bertvariants_jax.files import write_file
 from bertvariants_jax.hf.checkpoint import Checkpoint, Pooling, Report, load, read_config, save
 from bertvariants_jax.hf.pooling import network_folder
@@ -135,14 +136,24 @@ class Recipe:
     def defaults(self) -> dict[str, Any]:
         """The values of the same fields where nothing is asked for."""
         defaults = {name: defaults_of(getattr(self, name)) for name in ("task", "model", "compute")}
-        if "quotes" in defaults["task"]:
-            defaults["task"]["quotes"] = "raw"               # as all tsv files were read before there was a choice
+        if "quotes" in defaults["task"]:                     # all tsv files were read raw before there was a choice
+            defaults["task"]["quotes"] = "raw" if reads_quoted(self.task) else self.task.quotes
         return defaults
 
 
 def reads_tsv(task: dict[str, Any]) -> bool:
     """Whether a task's JSON names a tsv file."""
     return any(str(task.get(name)).startswith("tsv:") for name in ("data", "evaluation", "test"))
+
+
+def reads_quoted(task: Task) -> bool:
+    """Whether a file that the task names is read otherwise than as it stands, with quotes."""
+    for address in (task.data, task.evaluation, task.test):
+        if address.startswith("tsv:"):
+            with contextlib.suppress(FileNotFoundError):
+                if open_source(address, encoding=getattr(task, "encoding", "utf-8"), quotes=task.quotes).is_quoted:
+                    return True
+    return False
 
 
 def defaults_of(record: Any) -> dict[str, Any]:

@@ -128,6 +128,13 @@ class Source(Sequence[dict]):
     def __getitem__(self, i: int) -> dict:
         return self._rows[i]
 
+    @property
+    def is_quoted(self) -> bool:
+        """Whether any of its tsv files is read with quotes."""
+        return self.kind == "tsv" and any(
+            _is_quoted(path, self._encoding, self._quotes) for path in self.files
+        )
+
     def place(self, i: int) -> str:
         """Where row i stands, for errors: its file (the address, if that is one) and its number
         there, from 0.
@@ -502,7 +509,7 @@ def _is_quoted(path: str, encoding: str, quotes: Quotes) -> bool:
             f"{path}: fields begin with a quote (line {first}), but not all are well-formed "
             f"({fault}): the file is read as it stands, quotes and all; --task.quotes raw, or "
             f"quoted, says what it is",
-            stacklevel=2,
+            stacklevel=1,  # the same for all who read the file: it is said once
         )
     return not fault
 

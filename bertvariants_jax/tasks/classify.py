@@ -216,8 +216,8 @@ class Classify(Task):
         if split not in known:
             raise ValueError(f"there is no split {split!r}; there are: {', '.join(known)}")
         if not known[split]:
-            raise ValueError(f"the task has no {split} data: give --task.{'data' if split == TRAIN else split} an address "
-                             "such as tsv:FILE")
+            flag = {TRAIN: "data", VALIDATION: "evaluation", TEST: "test"}[split]
+            raise ValueError(f"the task has no {split} data: give --task.{flag} (of evaluate: --data) an address such as tsv:FILE")
         header = self.test_header if split == TEST else self.header
         return open_source(known[split], header=header, columns=None if header else self.columns or None,
                            skip_bad_rows=self.skip_bad_rows, encoding=self.encoding, quotes=self.quotes)

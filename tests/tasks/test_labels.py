@@ -17,6 +17,7 @@ from bertvariants_jax.tasks.classify import Classify
 from bertvariants_jax.tasks.glue import glue
 from bertvariants_jax.tasks.similar import Similar
 from bertvariants_jax.text import train
+from bertvariants_jax.training.checkpoints import compare
 
 WORDS = "good bad film very it was not a the number and long".split()
 
@@ -226,3 +227,19 @@ def test_fields_that_are_called_as_ours_are_the_users(tmp_path):
     (tmp_path / "a.tsv").write_text("row\tplace\nfirst\tx\nsecond\ty\n")
     picked = Classify("", f"tsv:{tmp_path / 'a.tsv'}", text="row", label="place").picked("validation")
     assert [(row["row"], row["place"]) for row in picked] == [("first", "x"), ("second", "y")]
+
+
+@pytest.mark.parametrize("text,options,goes_on", [
+    ("one\tx\ntwo\ty\n", {}, True), ('"one"\tx\ntwo\ty\n', {}, False), ('"one"\tx\ntwo\ty\n', {"quotes": "raw"}, True),
+    ('"one"\tx\ntwo\ty\n', {"separator": ","}, False),
+])
+def test_a_run_of_an_older_version_goes_on_if_its_file_is_read_as_it_was(tmp_path, text, options, goes_on):
+    (tmp_path / "a.tsv").write_text("text\tlabel\n" + text)
+    recipe = Recipe(Classify(f"tsv:{tmp_path / 'a.tsv'}", **options), Model(start="x"))
+    now = {**recipe.as_json(), "started_in": "/here"}
+    older = {**recipe.as_json(), "task": {k: v for k, v in now["task"].items() if k not in ("quotes", "multi_label", "separator")}}
+    if goes_on:
+        compare("RUN", older, now, defaults=recipe.defaults())
+    else:
+        with pytest.raises(ValueError, match=r"RUN holds another run: task\.(quotes|separator) is '(raw|)' there"):
+            compare("RUN", older, now, defaults=recipe.defaults())
