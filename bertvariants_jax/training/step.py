@@ -61,11 +61,13 @@ def phases_of(objective: Objective, params: dict) -> tuple[Phase, ...]:
 
     ValueError where phases do not train each part, and minimise each term, exactly once.
     """
+    if objective.compare is not None and (objective.phases or objective.memory is not None):
+        raise ValueError("an objective that compares rows can have neither phases nor a memory")
     trained, terms = tuple(trainable(params, objective.frozen)), tuple(objective.scales)
     if not objective.phases:
         return (Phase(terms, trained, objective.loss),)
-    if objective.memory is not None or objective.compare is not None:
-        raise ValueError("an objective of several phases can neither have a memory nor compare rows")
+    if objective.memory is not None:
+        raise ValueError("an objective of several phases cannot have a memory")
     for wanted, field in ((trained, "trains"), (terms, "terms")):
         found = [key for phase in objective.phases for key in getattr(phase, field)]
         if sorted(found) != sorted(wanted):

@@ -7,6 +7,7 @@ import types
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from bertvariants_jax.models.variant import Encoded
@@ -139,3 +140,33 @@ def test_a_rows_noise_is_its_own_and_dropouts_is_each_micro_batchs(layout):
 def test_phases_drop_differently():
     curve, _ = steps(noise(phases=True), lambda at: {"input_ids": np.ones((BATCH, LENGTH), np.int32)}, **PIECES)
     assert all(abs(found["first"] - found["calls"]) > 1e-4 for found in curve)
+
+
+def test_compared_rows_are_embedded_twice_alike():
+    """The pass that embeds all rows and the one that goes back through a micro-batch drop the same units, and each
+    micro-batch others: the step's gradient is that of all rows at once, dropped so."""
+
+    class Dropped(Words):
+        def encode(self, params, batch, rng=None, pool=True):
+            encoded = super().encode(params, batch)
+            kept = 1.0 if rng is None else jax.random.bernoulli(rng, 0.5, encoded.last_hidden_state.shape) * 2.0
+            return encoded._replace(last_hidden_state=encoded.last_hidden_state * kept)
+
+    made, still, rng = contrastive(Dropped(), temperature=0.1), optax.sgd(1.0), jax.random.key(7)
+    params, batch = made.init(jax.random.key(0)), batch_of("contrastive", 0)
+    state = step.init_state(made, still, rng, params=params)
+    new, metrics = jax.jit(step.make_update(made, still, accumulate=4))(state, batch, rng)
+
+    @jax.jit
+    @jax.value_and_grad
+    def at_once(params):
+        keys, parts = jax.random.fold_in(rng, 0), step.deal(batch, 4)
+        embedded = [made.embed(params, jax.tree.map(lambda x, i=i: x[i], parts), jax.random.fold_in(keys, i)) for i in range(4)]
+        out = made.compare(step.gather(jax.tree.map(lambda *each: jnp.stack(each), *embedded)), batch)
+        return out.sums["contrastive"] / BATCH
+
+    loss, slopes = at_once(params)
+    assert float(metrics["loss"][0]) == pytest.approx(float(loss), rel=1e-5)
+    assert abs(float(loss) - float(made.loss(params, batch, None).sums["contrastive"]) / BATCH) > 1e-3
+    for path, slope in flatten(slopes).items():
+        np.testing.assert_allclose(flatten(params)[path] - flatten(new["params"])[path], slope, atol=1e-6, err_msg=path)
