@@ -43,6 +43,10 @@ class Config:
     def __post_init__(self):
         for field in dataclasses.fields(self):
             object.__setattr__(self, field.name, value_of(field, getattr(self, field.name)))
+        for name in self.required:
+            value = getattr(self, name, None)
+            if isinstance(value, int) and value < 1 and name != "type_vocab_size":
+                raise ValueError(f"{name} is {value}, expected 1 or more")
         if self.problem_type not in (None, *PROBLEMS):
             raise ValueError(f"problem_type is {self.problem_type!r}; known: {', '.join(PROBLEMS)}")
 
@@ -161,7 +165,10 @@ def label_names(labels: Any) -> tuple[str, ...]:
         plain = [by_id[i] for i in range(len(by_id))]
     if isinstance(plain, str) or not isinstance(plain, Iterable):
         raise ValueError(f"id2label is {labels!r:.200}, expected a dict from ids to names, or a list of names")
-    return tuple(label if isinstance(label, str) else str(label) for label in plain)
+    named = tuple(plain)
+    if wrong := [label for label in named if not isinstance(label, str | int | float)]:
+        raise ValueError(f"id2label holds {wrong[0]!r:.80}, expected the name of a class")
+    return tuple(map(str, named))
 
 
 def numbered_labels(count: Any) -> tuple[str, ...]:

@@ -57,6 +57,8 @@ def test_a_network_is_made_of_plain_values():
     ({"id2label": {0: "a", 2: "b"}}, "id2label has the keys 0, 2, expected each of 0 to 1"),
     ({"id2label": {"a": 0}}, "id2label has keys that are no whole numbers"),
     ({"id2label": "ab"}, "id2label is 'ab', expected a dict"),
+    ({"id2label": ["a", ["b"]]}, r"id2label holds \['b'\], expected the name of a class"),
+    ({"num_hidden_layers": 0}, "num_hidden_layers is 0, expected 1 or more"),
     ({"vocab_size": "40"}, "vocab_size is '40', expected int such as 30522"),
     ({"vocab_size": [40]}, r"vocab_size is \[40\], expected int"),
     ({"hidden_act": len}, "hidden_act is <built-in function len>, expected str"),
