@@ -177,12 +177,12 @@ class Checkpoint:
             self.config.replaced(**only_tables), heads, self.network.compute)
         params, tables = carried(self.params, network, sized.shapes() if only_tables else {}, changes)
         params, fresh = _complete(network, params, seed, tables)
-        cut = [f"{path}[{network_rows}:{len(table)}]" for path, table in tables.items()
-               if (network_rows := len(names.flatten(params)[path])) < len(table)]
-        left = sorted(path for path in set(names.flatten({"encoder": self.params["encoder"]})) - set(names.flatten(params)))
+        leaves = names.flatten(params)
+        lost = [f"{path}[{len(leaves[path])}:{len(table)}]" for path, table in tables.items() if len(leaves[path]) < len(table)]
+        lost += [path for path in names.flatten({"encoder": self.params["encoder"]}) if path not in leaves]
         outdated = mismatches(self.tokenizer, self.network)
         notes = [note for note in self.report.notes if note not in outdated] + list(mismatches(self.tokenizer, network))
-        notes += [f"not carried over: {', '.join([*cut, *left])}"] if cut or left else []
+        notes += [f"not carried over: {', '.join(lost)}"] if lost else []
         return dataclasses.replace(self, network=network, params=params,
                                    report=dataclasses.replace(self.report, fresh=fresh, notes=tuple(notes)))
 
