@@ -310,15 +310,13 @@ def predict(folder: Annotated[str, tyro.conf.Positional], texts: Annotated[tuple
         raise Misuse(f"--options should be a JSON object, such as {{\"top_k\": 3}}, not {options}")
     prepare_jax()
     from bertvariants_jax.hf.checkpoint import load
-    from bertvariants_jax.pipelines import pipeline, task_of
+    from bertvariants_jax.pipelines import PIPELINES, pipeline, task_of
 
-    if task:
-        run = pipeline(task, folder, batch_size=batch_size)
-    else:
-        checkpoint = load(folder)
-        for guess in checkpoint.report.guesses:
-            print(f"{folder}: {guess}", file=sys.stderr)
-        run = pipeline(task_of(checkpoint), checkpoint, batch_size=batch_size)
+    head = PIPELINES[task].head if task in PIPELINES else ""
+    checkpoint = load(folder, heads=(head,) if head else (), fresh=False)
+    for guess in checkpoint.report.guesses:
+        print(f"{folder}: {guess}", file=sys.stderr)
+    run = pipeline(task or task_of(checkpoint), checkpoint, batch_size=batch_size)
     run = run.having(chosen) if chosen else run
     # A file is whole or it is what it was before; what came out until a failure stands beside it.
     part = output.with_name(output.name + ".part") if output is not None and (output.is_file() or not output.exists()) else output

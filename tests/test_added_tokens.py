@@ -43,6 +43,20 @@ def test_ids_come_in_order_and_are_kept_by_saving(folder, tmp_path):
             tokenizer.add_tokens([wrong])
 
 
+def test_called_as_transformers_calls_its_own(folder):
+    tokenizer = Tokenizer.load(folder)
+    long = "a very good film " * 20
+    call = tokenizer(long, return_tensors="np", truncation=True, padding=True, max_length=8)
+    assert call["input_ids"].shape == (1, 8) and call["input_ids"][0, -1] == tokenizer.sep_token_id
+    assert tokenizer(long, max_length=8, truncation=False)["input_ids"].shape == (1, 82)
+    assert tokenizer(long, truncation=True)["input_ids"].shape == (1, 82)                # it knows no limit of its own
+    tokenizer.model_max_length = 16
+    assert tokenizer([long, "a"], truncation="longest_first", padding="longest")["input_ids"].shape == (2, 16)
+    for options, message in (({"return_tensors": "pt"}, "return_tensors can be"), ({"truncation": "only_first"}, "truncation must be")):
+        with pytest.raises(ValueError, match=message):
+            tokenizer([long, "a"], **options)
+
+
 @pytest.mark.peers
 def test_matched_as_in_transformers(folder, tmp_path):
     from transformers import AutoTokenizer

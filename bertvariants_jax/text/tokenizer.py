@@ -267,22 +267,30 @@ class Tokenizer:
         pairs: str | Sequence[str] | None = None,
         max_length: int | None = None,
         padding: bool | str | int = True,
+        truncation: bool | str | None = None,
+        return_tensors: str | None = "np",
     ) -> dict[str, np.ndarray]:
         """Texts or text pairs to padded arrays: input_ids, attention_mask and, if `type_ids`,
         token_type_ids, all int32 [B, L].
 
         `max_length` (special tokens counted) cuts tokens of the longer text first, from its end (or
-        its start, by `truncation_side`), as `transformers`' longest_first; without it nothing is cut. `padding` is True or
-        "longest" (L is the longest row), "max_length" (L is max_length, else `model_max_length`)
-        or an int L. Raises `ValueError` where a row is longer than the L asked for, `TypeError`
+        its start, by `truncation_side`), as `transformers`' longest_first; without it nothing is
+        cut, but with `truncation=True` at `model_max_length`; `truncation=False` cuts nothing.
+        `padding` is True or "longest" (L is the longest row), "max_length" (L is max_length, else
+        `model_max_length`) or an int L. `return_tensors` can be "np" alone. Raises `ValueError` where a row is longer than the L asked for, `TypeError`
         where a text is no string.
         """
+        if return_tensors not in ("np", None):
+            raise ValueError(
+                f'return_tensors can be "np" alone (NumPy arrays, which JAX takes), not {return_tensors!r}'
+            )
         first, second = self._texts(texts, pairs)
         layout = self._single if second is None else self._pair
         a = self._encode_ids(first)
         b = None if second is None else self._encode_ids(second)
-        if max_length is not None:
-            a, b = self._truncate(a, b, self._room(layout, max_length))
+        limit = self._limit(max_length, truncation)
+        if limit is not None:
+            a, b = self._truncate(a, b, self._room(layout, limit))
 
         gaps = _gaps(layout)  # the special ids before, between and behind the texts
         if b is None:
@@ -412,6 +420,14 @@ class Tokenizer:
         if self.truncation_side == "left":
             kept = slice(max(len(row) - length, 0), None)
         return row.cut(kept) if isinstance(row, Row) else row[kept]
+
+    def _limit(self, max_length: int | None, truncation: bool | str | None) -> int | None:
+        """Tokens of a row at most, None for any number."""
+        if truncation in (False, "do_not_truncate"):
+            return None
+        if truncation not in (None, True, "longest_first"):
+            raise ValueError(f'truncation must be True, False or "longest_first", not {truncation!r}')
+        return self.model_max_length if truncation and max_length is None else max_length
 
     def _width(self, lengths: np.ndarray, max_length: int | None, padding: bool | str | int) -> int:
         longest = int(lengths.max(initial=0))
