@@ -315,13 +315,16 @@ def run(recipe: Recipe, out: str | Path, data_changed: bool = False) -> Outcome:
 def run_here(recipe: Recipe, out: Path, data_changed: bool) -> Outcome:
     """`run` in a folder that is held by this process."""
     settings, described = recipe.settings, recipe.as_json()
-    if predates_tokenizer_ids(out):
+    if predates := predates_tokenizer_ids(out):
         if described["model"].pop("tokenizer_ids") == "original":
             raise ValueError(f"{out} was begun with transformers' ids; leave model.tokenizer-ids out, or choose another folder")
         recipe = replace(recipe, model=replace(recipe.model, tokenizer_ids="hf"))
     attention.say.cache_clear()                        # each run says for itself what it cannot do
     with noted(cache_folder() / "fingerprints") as training_sources:
         work = prepare(recipe, out)
+    if predates and work.tokenizer.departures:
+        raise ValueError(f"{out} was begun by an earlier version, whose tokenizer gave other ids: "
+                         f"{'; '.join(work.tokenizer.departures)}. Go on with that version, or choose another folder")
     task, objective, network = work.task, work.objective, work.network
     if task.best and not settings.keep_best:
         settings = replace(settings, keep_best=task.best)

@@ -265,7 +265,7 @@ def new(name: str, heads: tuple[str, ...] = (), seed: int = 0, tokenizer: Tokeni
 
 def load(source: str | Path, dtype: str | None = None, param_dtype: str = "float32", revision: str | None = None,
          local_files_only: bool = False, heads: tuple[str, ...] = (), seed: int = 0, fresh: bool = True,
-         tokenizer: Tokenizer | str | Path | bool = True, tokenizer_ids: str | None = None) -> Checkpoint:
+         tokenizer: Tokenizer | str | Path | bool | None = True, tokenizer_ids: str | None = None) -> Checkpoint:
     """A checkpoint from a HuggingFace folder or hub id, or a folder with an original TensorFlow checkpoint
     (`bert_config.json` and `bert_model.ckpt.*`).
 
@@ -274,7 +274,7 @@ def load(source: str | Path, dtype: str | None = None, param_dtype: str = "float
       heads: heads to have besides those of the file; missing ones are initialised from `seed` and reported. Where a
         file's tensors fit several heads and its config.json names no class, they are taken as one of these.
       fresh: False leaves heads out that the file does not hold.
-      tokenizer: False for none; a Tokenizer, or another folder that has it. A folder's own of a class that is not known
+      tokenizer: False or None for none; a Tokenizer, or another folder that has it. A folder's own of a class that is not known
         here is left out, and the report names it.
       tokenizer_ids: "hf" or "original", whose ids it gives (`Tokenizer.load`).
     Raises: FileNotFoundError, or ValueError naming at once every tensor that is missing, misshapen or unknown.
@@ -344,9 +344,10 @@ def mismatches(tokenizer: Tokenizer | None, network: Network) -> tuple[str, ...]
     return tuple(notes)
 
 
-def read_tokenizer(folder: Path, choice: Tokenizer | str | Path | bool, tokenizer_ids: str | None
+def read_tokenizer(folder: Path, choice: Tokenizer | str | Path | bool | None, tokenizer_ids: str | None
                    ) -> tuple[Tokenizer | None, tuple[str, ...]]:
     """The tokenizer that `load` is asked for, None if the folder has none that is known here, and the report's lines."""
+    choice = choice is not None and choice
     if tokenizer_ids and (choice is False or (isinstance(choice, Tokenizer) and choice.tokenizer_ids != tokenizer_ids)):
         there = choice and f"tokenizer has those of {choice.tokenizer_ids!r}"
         raise ValueError(f"tokenizer_ids={tokenizer_ids!r} is about a tokenizer that `load` reads; {there or 'none is'}")

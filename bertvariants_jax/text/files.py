@@ -10,6 +10,7 @@ from bertvariants_jax.text import bpe, unigram, wordpiece
 from bertvariants_jax.text.families import FAMILIES, IDS, Family
 from bertvariants_jax.text.unigram import sentencepiece_file, stated_charsmap
 from bertvariants_jax.text.vocabulary import (
+    ForeignTokenizer,
     Vocabulary,
     add_tokens,
     fits,
@@ -48,7 +49,7 @@ def read(files: dict[str, bytes], options: dict, family: str | None) -> Vocabula
     asked = options.get("tokenizer_ids")
     if asked not in (None, *IDS):
         raise ValueError(f"tokenizer_ids is {asked!r}; it is one of {', '.join(IDS)}")
-    name, is_rebuilt = (family, False) if family else stated_family(options)
+    name, is_rebuilt = _family_in_force(options, family)
     chosen = FAMILIES[name] if name else None
     model = sentencepiece_file(files)
     if "tokenizer.json" in files:
@@ -72,6 +73,17 @@ def read(files: dict[str, bytes], options: dict, family: str | None) -> Vocabula
         "no vocabulary found: expected tokenizer.json, vocab.txt, vocab.json with merges.txt, "
         f"or one of {', '.join(unigram.FILES)}"
     )
+
+
+def _family_in_force(options: dict, family: str | None) -> tuple[str | None, bool]:
+    """`stated_family`, unless `family` is told: what a folder states of another one does not count."""
+    if family is None:
+        return stated_family(options)
+    try:
+        stated, is_rebuilt = stated_family(options)
+    except ForeignTokenizer:
+        return family, False
+    return family, is_rebuilt and stated == family
 
 
 def read_options(folder: Path) -> dict:
@@ -256,6 +268,7 @@ def _rebuild(
             "in transformers 5; tokenizer_class PreTrainedTokenizerFast takes tokenizer.json as it "
             "stands"
         )
+    vocabulary.departures = notes + vocabulary.departures
     vocabulary.notes = notes + vocabulary.notes
     return vocabulary
 

@@ -76,7 +76,8 @@ class Tokenizer:
     `eos_token` (the piece, or None), and the same with `_id`. `type_ids` says whether token types
     are given (it may be set), `model_max_length` is the model's limit, or None. `tokenizer_ids`
     is "hf" or "original", whose ids it gives; `notes` say what was decided where the files leave
-    it open or state it twice. A tokenizer can be pickled, and shared between threads.
+    it open or state it twice, `departures` in which of it earlier versions gave other ids. A
+    tokenizer can be pickled, and shared between threads.
     """
 
     def __init__(self, vocabulary: Vocabulary, files: dict[str, bytes], options: dict):
@@ -89,12 +90,15 @@ class Tokenizer:
         self.kind = vocabulary.kind
         self.tokenizer_ids = vocabulary.tokenizer_ids
         self.notes: tuple[str, ...] = tuple(vocabulary.notes)
+        self.departures: tuple[str, ...] = tuple(vocabulary.departures)
         for role in NAMES:
             piece = vocabulary.special.get(role)
             setattr(self, f"{role}_token", piece)
             setattr(self, f"{role}_token_id", None if piece is None else self.token_to_id(piece))
         self.padding_side: str = _side(options, "padding_side", family.padding_side)
         self.truncation_side: str = _side(options, "truncation_side", "right")
+        if self.truncation_side == "left":
+            self.departures += ("truncation_side is 'left'",)
         self.pad_token_type_id: int = family.pad_type
         limit = options.get("model_max_length") or options.get("max_len")
         self.model_max_length: int | None = int(limit) if limit and limit < NO_LIMIT else None
@@ -149,7 +153,9 @@ class Tokenizer:
         which comes to the same but for a few numbers in XLNet; where there is only spiece.model,
         the same is made of it, though `transformers` 5 by itself cuts hyphenated words and
         abbreviations anew); ALBERT leaves `` and '' alone. XLM-R and CamemBERT compose no half-width
-        kana with its mark in "hf". WordPiece cuts words of up to 200 characters, not 100.
+        kana with its mark in "hf". WordPiece cuts words of up to 200 characters, not 100. In both,
+        DeBERTa v1's pairs are the paper's, with one [SEP] between (`transformers` 5 puts two), and
+        RoBERTa's mask takes the blank before it unless a file states otherwise.
 
         Raises `FileNotFoundError` without folder or vocabulary, `ForeignTokenizer` for a tokenizer
         class that is not known here, `ValueError` where a file is not what it should be.

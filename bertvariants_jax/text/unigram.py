@@ -146,6 +146,8 @@ def from_pieces(
         backend.decoder = decoders.Sequence([decoders.ByteFallback(), backend.decoder])
     add_tokens(backend, chosen, special, options, controls)
     lay_out(backend, chosen, special)
+    decided = settings.get("do_lower_case")
+    departures = list(notes) if notes and decided != (chosen.name == "albert") else []
     if chosen.name == "deberta-v2":
         notes.append(
             "ids of the model's own SentencePiece (tokenizer_ids 'original'; 'hf' gives those of "
@@ -155,7 +157,16 @@ def from_pieces(
             "model's normalization and bytes"
         )
     style = "original" if is_original else "hf"
-    return Vocabulary(backend, chosen, "unigram", special, style, notes=notes, settings=settings)
+    return Vocabulary(
+        backend,
+        chosen,
+        "unigram",
+        special,
+        style,
+        notes=notes,
+        departures=departures,
+        settings=settings,
+    )
 
 
 def _steps(

@@ -37,7 +37,8 @@ class Vocabulary:
     `tokenizer_ids` says whose ids it gives (`families.IDS`); `is_rebuilt` that the steps are those
     of the folder's tokenizer class and settings, which tokenizer.json need not state; `notes` say
     what was decided that the files do not state or state twice; `settings` are those in force, by
-    their names in tokenizer_config.json (none where tokenizer.json stands). `resplit` maps the id of a piece
+    their names in tokenizer_config.json (none where tokenizer.json stands); `departures` are those
+    notes of which earlier versions of this library knew nothing, and gave other ids. `resplit` maps the id of a piece
     that ends in a digit and a comma to the ids that ALBERT's and XLNet's own code cuts it into
     again (empty unless "original").
     """
@@ -49,6 +50,7 @@ class Vocabulary:
     tokenizer_ids: str = "hf"
     is_rebuilt: bool = True
     notes: list[str] = field(default_factory=list)
+    departures: list[str] = field(default_factory=list)
     settings: dict[str, bool | None] = field(default_factory=dict)
     resplit: dict[int, list[int]] = field(default_factory=dict)
     rows: list[str] | None = None  # id -> piece, where the file lists a piece twice

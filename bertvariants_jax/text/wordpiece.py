@@ -63,6 +63,7 @@ def from_pieces(
     tokenizer_ids = ids_in_force(options, chosen)
     special = special_pieces(chosen, options, ids, where)
     lower, accents = decide_case(options, ids, True, notes)
+    departures = notes if not lower or accents is False else []
     longest = ORIGINAL_LONGEST_WORD if tokenizer_ids == "original" else LONGEST_WORD
     backend = tokenizers.Tokenizer(
         models.WordPiece(ids, unk_token=special["unk"], max_input_chars_per_word=longest)
@@ -89,6 +90,7 @@ def from_pieces(
         special,
         tokenizer_ids,
         notes=notes,
+        departures=departures,
         settings=settings,
         rows=rows,
     )
