@@ -4,6 +4,7 @@ import contextlib
 import os
 import re
 import secrets
+import shutil
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -77,5 +78,7 @@ def sync_folder(folder: Path) -> None:
 def sweep(folder: str | Path) -> None:
     """Remove what writes that were killed have left in a folder."""
     for path in Path(folder).glob(".tmp-*"):
-        if TEMPORARY.fullmatch(path.name) and path.is_file():
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        elif TEMPORARY.fullmatch(path.name):
             path.unlink(missing_ok=True)

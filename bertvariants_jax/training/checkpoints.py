@@ -123,6 +123,11 @@ class Checkpoints:
         return self._orbax.latest.step if self._orbax.latest else None
 
     @property
+    def damaged(self) -> list[str]:
+        """Names of the checkpoints that were set aside, now or by an earlier start."""
+        return sorted(path.name for path in self.folder.glob("damaged-*"))
+
+    @property
     def best(self) -> tuple[int, dict[str, float]] | None:
         """(step, metrics) of the best checkpoint, or None."""
         best = self.keep.best(self._scored(self._orbax.checkpoints))
@@ -309,15 +314,16 @@ class Checkpoints:
 
     def refuse_damaged(self) -> None:
         """Raise CheckpointError where checkpoints were set aside and none is left: the run would begin again."""
-        names = sorted(path.name for path in self.folder.glob("damaged-*"))
-        if self.latest is None and names:
-            raise CheckpointError(f"no good checkpoint is left in {self.folder}, only {', '.join(names)}. "
+        if self.latest is None and self.damaged:
+            raise CheckpointError(f"no good checkpoint is left in {self.folder}, only {', '.join(self.damaged)}. "
                                   "Begin in another folder, or delete this one")
 
     def failed(self, what: str, error: Exception) -> CheckpointError:
         """The error to raise when `what` failed: the reason, and the last good checkpoint."""
-        good = [step for step in seal.steps_in(self.folder)
-                if seal.find_fault(self.folder / str(step), thorough=False) is None]
+        good: list[int] = []
+        with contextlib.suppress(OSError):  # what says why is not to fail itself
+            good = [step for step in seal.steps_in(self.folder)
+                    if seal.find_fault(self.folder / str(step), thorough=False) is None]
         kept = f"the last good checkpoint is {self.folder / str(good[-1])}" if good else "there is no good checkpoint"
         return CheckpointError(f"{what} in {self.folder}: {reason(error)}; {kept}")
 
@@ -432,14 +438,32 @@ def claim(folder, config: dict[str, Any], data_changed: bool = False, defaults: 
     recover(folder)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists() and not readable(path):
+            raise ValueError(f"{path} is not JSON, and no checkpoint keeps a copy; choose another folder, or delete it")
         if path.exists():
-            compare(path.parent, json.loads(path.read_text("utf-8")), config, data_changed, defaults)
+            try:
+                compare(path.parent, seal.read_json(path), config, data_changed, defaults)
+            except ValueError:
+                # with a damaged digit it is JSON still, but the checkpoint knows better
+                if (step := agreeing_step(path.parent, config, data_changed, defaults)) is None:
+                    raise
+                print(f"{path} was changed: taken from the checkpoint of step {step}", file=sys.stderr, flush=True)
         if jax.process_index() == 0:
             write_file(path, json.dumps(config, indent=2) + "\n")
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not JSON ({error}); choose another folder, or delete it") from error
     except OSError as error:
         raise CheckpointError(f"cannot write to {folder}: {reason(error)}") from error
+
+
+def agreeing_step(folder, config: dict[str, Any], data_changed: bool, defaults: dict[str, Any] | None) -> int | None:
+    """The step of a run's newest checkpoint, if that was saved under this config."""
+    step, notes = newest_notes(folder) or (None, {})
+    if not notes.get("config"):
+        return None
+    try:
+        compare(folder, notes["config"], config, data_changed, defaults)
+    except ValueError:
+        return None
+    return step
 
 
 def compare(folder, theirs: dict[str, Any], ours: dict[str, Any], data_changed: bool = False,

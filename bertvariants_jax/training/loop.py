@@ -13,6 +13,7 @@ import functools
 import math
 import pathlib
 import signal
+import sys
 import threading
 import time
 from collections import deque
@@ -199,7 +200,11 @@ def train(objective: Objective, data: Iterable, settings: Settings, optim: Optim
         if best:
             latest.update({"best/step": float(best[0]), **{f"best/{key}": value for key, value in best[1].items()}})
         if export is not None and stopped_by in ("steps", "data"):
-            values = checkpoints.params(program.abstract["params"], best[0] if best else checkpoints.latest)
+            chosen = best[0] if best else checkpoints.latest
+            values = checkpoints.params(program.abstract["params"], chosen)
+            if first and checkpoints.damaged:
+                print(f"the model is that of step {chosen}; not looked at, as set aside: {', '.join(checkpoints.damaged)}",
+                      file=sys.stderr, flush=True)
             if first:
                 export(values, out / "model")
         if first:

@@ -130,4 +130,5 @@ def set_aside(folder: Path) -> Path:
 
 def steps_in(folder: Path) -> list[int]:
     """Steps of the folders that are called as checkpoints are, damaged ones too, in order."""
-    return sorted(int(path.name) for path in Path(folder).glob("*") if path.name.isdigit() and path.is_dir())
+    return sorted(int(path.name) for path in Path(folder).glob("*")
+                  if path.name.isdecimal() and path.name == str(int(path.name)) and path.is_dir())

@@ -1,5 +1,6 @@
 """A checkpoint that was damaged on the disk is named and set aside; the one before it is taken."""
 
+import contextlib
 import json
 import shutil
 
@@ -157,3 +158,33 @@ def test_another_runs_checkpoint_is_refused(whole, tmp_path):
     (out / "config.json").unlink()
     with pytest.raises(ValueError, match=r"holds another run|is a checkpoint of another run"):
         run(out)
+
+
+def test_a_config_of_which_a_digit_was_damaged_is_taken_from_the_checkpoint(whole, tmp_path, capfd):
+    out = shutil.copytree(whole[1], tmp_path / "run")
+    path, content = out / "config.json", (out / "config.json").read_text()
+    path.write_text(content.replace('"rate": 0.01', '"rate": 0.07'))
+    assert path.read_text() != content
+    run(out)
+    assert path.read_text() == content and "config.json was changed: taken from the checkpoint" in capfd.readouterr().err
+    with pytest.raises(ValueError, match=r"holds another run: optim.rate is 0.01 there and 0.02 here"):
+        run(out, optimizer.Optim(rate=2e-2, warmup=2))
+
+
+def test_the_best_of_those_that_are_left_is_exported_only_when_asked_again(tmp_path, capfd):
+    def train():
+        return loop.train(toy.objective(), toy.Data(16), loop.Settings(
+            steps=9, batch_size=16, save_every=3, keep_last=2, eval_every=3, keep_best="accuracy"),
+            optimizer.Optim(rate=1e-2), tmp_path, evaluate=lambda params, step: {"accuracy": -step},
+            export=lambda params, folder: exported.append(jax.tree.map(lambda x: x.tobytes(), params)))
+
+    exported = []
+    assert train().metrics["best/step"] == 3
+    flip(data_file(tmp_path / "checkpoints" / "3"), 200)
+    outcome = None
+    for _ in range(2):     # the first one says what is lost, if opening the folder has not
+        with contextlib.suppress(CheckpointError):
+            outcome = train()
+    assert outcome.metrics["best/step"] == 6 and exported[-1] != exported[0]
+    said = capfd.readouterr().err
+    assert "step 3 is damaged" in said and "the model is that of step 6; not looked at, as set aside: damaged-3" in said
