@@ -11,6 +11,7 @@ import json
 import math
 import os
 import pickle
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -620,7 +621,9 @@ def fresh_tokenizer(recipe: Recipe, out: Path) -> Tokenizer:
             try:
                 os.replace(Path(work) / "tokenizer", folder)
             except OSError:                                                 # a kill left a part, or another host was first
-                tokenizer.save(folder)
+                if not (folder / "tokenizer.json").is_file():
+                    shutil.rmtree(folder, ignore_errors=True)
+                    tokenizer.save(folder)
     try:
         return Tokenizer.load(folder, tokenizer_ids=recipe.model.tokenizer_ids or None)
     except (OSError, ValueError) as error:

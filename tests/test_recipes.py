@@ -132,6 +132,27 @@ def test_a_recipe_runs_stops_and_goes_on_bit_for_bit(name, place, tmp_path):
         assert np.isfinite(bv.load(folder)(**saved.tokenizer(["Ban tum kira."])).last_hidden_state).all()
 
 
+def test_a_tokenizer_that_a_kill_left_in_part_is_trained_again(place, tmp_path):
+    recipe = small("electra_small.py", place)
+    recipes.fresh_tokenizer(recipe, tmp_path / "whole")
+    whole = {path.name: path.read_bytes() for path in (tmp_path / "whole/tokenizer").iterdir()}
+    for name in sorted(whole.keys() - {"tokenizer.json"}):       # which is written last
+        (tmp_path / name / "tokenizer").mkdir(parents=True)
+        (tmp_path / name / "tokenizer" / name).write_bytes(whole[name][:20])
+        recipes.fresh_tokenizer(recipe, tmp_path / name)
+        assert {path.name: path.read_bytes() for path in (tmp_path / name / "tokenizer").iterdir()} == whole
+        assert os.listdir(tmp_path / name) == ["tokenizer"]
+    shutil.copytree(tmp_path / "whole", tmp_path / "begun")
+    (tmp_path / "begun/checkpoints/5").mkdir(parents=True)       # of an earlier version: no copy of the tokenizer
+    (tmp_path / "begun/checkpoints/5/_CHECKPOINT_METADATA").write_text('{"custom_metadata": {"data": {}, "config": {}}}')
+    for part in ("params", "rest"):
+        (tmp_path / "begun/checkpoints/5" / part).mkdir()
+        (tmp_path / "begun/checkpoints/5" / part / "_METADATA").write_text("{}")
+    (tmp_path / "begun/tokenizer/tokenizer.json").write_bytes(whole["tokenizer.json"][:100])
+    with pytest.raises(ValueError, match=r"begun/tokenizer cannot be read .* keep no copy, or begin in another folder"):
+        recipes.fresh_tokenizer(recipe, tmp_path / "begun")
+
+
 @pytest.mark.parametrize("options", [{}, {"settings": {"batch_warmup_from": 8, "batch_warmup": 0.5}, "remat": "full"}])
 def test_a_runs_utilisation_counts_the_work_to_be_done(options, place, tmp_path, monkeypatch):
     """A teacher's forward counts once, and what `remat` does again not at all, whatever batches grow from."""

@@ -230,8 +230,9 @@ class Tokenizer:
         files.setdefault("tokenizer.json", self._backend.to_str(pretty=False).encode("utf-8"))
         config = json.dumps(self._config(), indent=2, ensure_ascii=False) + "\n"
         files["tokenizer_config.json"] = config.encode("utf-8")
-        for name, data in files.items():
-            write_file(folder / name, data)
+        # tokenizer.json last: where it stands in a new folder, all of them do
+        for name in sorted(files, key=lambda name: name == "tokenizer.json"):
+            write_file(folder / name, files[name])
 
     def _config(self) -> dict:
         """tokenizer_config.json: the loaded one, with what both readers need for the same ids."""
