@@ -35,6 +35,7 @@ SMALL = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "i
 def place(tmp_path_factory):
     folder = tmp_path_factory.mktemp("place")
     (folder / "vocab.txt").write_text("\n".join(WORDS) + "\n")
+    (folder / "tokenizer_config.json").write_text('{"do_lower_case": true}')
     (folder / "train.tsv").write_text("text\tlabel\n" + "a good film\tpos\na bad plot\tneg\n" * 32)
     (folder / "text.txt").write_text("a good film\na bad plot\nthe film is good\n\n" * 8)
     bv.save(bv.new("bert", seed=1, tokenizer=folder, **SMALL), folder / "bare")
@@ -200,7 +201,7 @@ def test_a_tokenizer_that_gives_a_starts_rows_to_other_pieces(place, told, tmp_p
         folder = tmp_path / name
         folder.mkdir()
         (folder / "vocab.txt").write_text("\n".join(words) + "\n")
-        (folder / "tokenizer_config.json").write_text(json.dumps(options))
+        (folder / "tokenizer_config.json").write_text(json.dumps({"do_lower_case": True, **options}))
         return told(classify(place, "judge", model={"tokenizer": str(folder)}))
 
     words = [*WORDS]
