@@ -172,13 +172,16 @@ def train(arguments: list[str]) -> None:
         jax.distributed.initialize()
     prepare_jax()
     whole = Recipe(**{f.name: getattr(chosen, f.name) for f in dataclasses.fields(Recipe)})
-    if chosen.seeds > 1:
-        found = run_seeds(whole, chosen.out, chosen.seeds, chosen.data_changed)
+    several = chosen.seeds > 1
+    found = run_seeds(whole, chosen.out, chosen.seeds, chosen.data_changed) if several else None
+    outcome = None if several else run(whole, chosen.out, chosen.data_changed)
+    if jax.process_index() > 0:  # one host tells it
+        return
+    if several:
         show_scores([(str(chosen.out), found)])
         print(strict_json({"out": str(chosen.out), "seeds": chosen.seeds, **{
             key: found[key] for key in ("metrics", "least", "most", "deviation", "failed")}}, "the metrics"))
         return
-    outcome = run(whole, chosen.out, chosen.data_changed)
     shown = {k: v for k, v in outcome.metrics.items() if k.startswith(("eval/", "best/")) or k in ("loss", "tokens_per_second")}
     print(strict_json({"step": outcome.step, "stopped_by": outcome.stopped_by, "out": str(chosen.out), **shown}, "the metrics"))
 

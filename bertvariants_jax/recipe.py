@@ -67,7 +67,7 @@ from bertvariants_jax.tasks.tagging import Tagging
 from bertvariants_jax.tasks.task import TEST, TRAIN, VALIDATION, Task
 from bertvariants_jax.text import Tokenizer, train
 from bertvariants_jax.training import evaluate as evaluation
-from bertvariants_jax.training import loop
+from bertvariants_jax.training import hosts, loop
 from bertvariants_jax.training.checkpoints import ADDRESSES, newest_notes, recover, run_config
 from bertvariants_jax.training.loop import Outcome, Settings
 from bertvariants_jax.training.optimizer import Optim
@@ -366,9 +366,10 @@ def run_here(recipe: Recipe, out: Path, data_changed: bool) -> Outcome:
                          params=work.params, config=config, flops_per_step=step_flops(work.plain, sample),
                          data_changed=data_changed, defaults=recipe.defaults())
     found = {key.removeprefix("best/"): value for key, value in outcome.metrics.items() if key.startswith("best/")}
-    if task.best and found and outcome.stopped_by in ("steps", "data") and jax.process_index() == 0:
-        keep_scores(out, {"step": found.pop("step"), "metrics": found, "baseline": task.baseline(examples),
-                          "examples": len(examples)})
+    if task.best and found and outcome.stopped_by in ("steps", "data"):
+        scores = {"step": found.pop("step"), "metrics": found, "baseline": task.baseline(examples),
+                  "examples": len(examples)}
+        hosts.do_on_first(lambda: keep_scores(out, scores))
     return outcome
 
 
@@ -451,7 +452,7 @@ def seeds_here(recipe: Recipe, out: Path, seeds: int, data_changed: bool) -> dic
               "deviation": {name: float(found.std()) for name, found in values.items()},
               "baseline": whole[0]["baseline"], "examples": whole[0]["examples"],
               "failed": sum(kept["failed"] for kept in runs), "runs": runs}
-    keep_scores(out, scores)
+    hosts.do_on_first(lambda: keep_scores(out, scores))
     return scores
 
 
@@ -612,7 +613,8 @@ def fresh_tokenizer(recipe: Recipe, out: Path) -> Tokenizer:
     if recipe.model.tokenizer:
         return Tokenizer.load(recipe.model.tokenizer, tokenizer_ids=recipe.model.tokenizer_ids or None)
     folder, begun = out / "tokenizer", newest_notes(out) is not None
-    if not (folder / "tokenizer.json").is_file() and not begun:
+
+    def train_tokenizer() -> None:
         kind = VARIANTS[recipe.model.variant].tokenizer
         tokenizer = train(recipe.task.texts(), kind, recipe.model.vocab_size, recipe.model.lowercase)
         out.mkdir(parents=True, exist_ok=True)
@@ -620,10 +622,12 @@ def fresh_tokenizer(recipe: Recipe, out: Path) -> Tokenizer:
             tokenizer.save(Path(work) / "tokenizer")
             try:
                 os.replace(Path(work) / "tokenizer", folder)
-            except OSError:                                                 # a kill left a part, or another host was first
-                if not (folder / "tokenizer.json").is_file():
-                    shutil.rmtree(folder, ignore_errors=True)
-                    tokenizer.save(folder)
+            except OSError:                                                 # a kill left a part
+                shutil.rmtree(folder, ignore_errors=True)
+                tokenizer.save(folder)
+
+    if not begun:                                      # on one host: two might not come to the same pieces
+        hosts.do_on_first(lambda: (folder / "tokenizer.json").is_file() or train_tokenizer())
     try:
         return Tokenizer.load(folder, tokenizer_ids=recipe.model.tokenizer_ids or None)
     except (OSError, ValueError) as error:
@@ -725,7 +729,7 @@ def evaluate(folder: str | Path, task: Task, split: str = VALIDATION, batch_size
         raise ValueError(f"{folder} answers with {unfit[0]} that are no finite numbers: its weights are broken")
     metrics = task.score(examples, outputs)
     if output is not None:
-        task.write(examples, outputs, Path(output))
+        hosts.do_on_first(lambda: task.write(examples, outputs, Path(output)))
     elif not metrics:
         raise ValueError(f"the {split} split has no labels to score against: give --output a folder for the predictions")
     return metrics

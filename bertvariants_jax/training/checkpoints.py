@@ -22,6 +22,7 @@ from orbax.checkpoint import v1 as ocp
 
 from bertvariants_jax.files import write_file
 from bertvariants_jax.training import seal
+from bertvariants_jax.training.hosts import wait_for_all
 
 # fields of a run's config that may differ when it is resumed: they change how it runs, not what it computes
 FREE = ("mesh", "parallel", "accumulate", "log_every", "eval_every", "save_every", "keep_last", "workers",
@@ -332,12 +333,6 @@ def shapes_of(tree) -> dict[str, tuple[int, ...]]:
     """Path -> shape of a tree's leaves, alike for the tuples of a state and the lists of a checkpoint's metadata."""
     return {"/".join(str(getattr(key, "key", getattr(key, "idx", getattr(key, "name", key)))) for key in path):
             tuple(leaf.shape) for path, leaf in jax.tree_util.tree_leaves_with_path(tree) if hasattr(leaf, "shape")}
-
-
-def wait_for_all(what: str) -> None:
-    """On several hosts, wait until each has come here."""
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices(what)
 
 
 def not_orbax(record: logging.LogRecord) -> bool:

@@ -31,11 +31,13 @@ from bertvariants_jax.training.checkpoints import (
     Checkpoints,
     Keep,
     claim,
+    flat,
     kept_files,
     reason,
     refuse_foreign,
     run_config,
 )
+from bertvariants_jax.training.hosts import check_agreement
 from bertvariants_jax.training.lock import Lock, RunInUse
 from bertvariants_jax.training.log import Log, read_metrics
 from bertvariants_jax.training.optimizer import Optim, build, schedule, steps_of
@@ -152,6 +154,7 @@ def train(objective: Objective, data: Iterable, settings: Settings, optim: Optim
     """
     out, first = pathlib.Path(out), jax.process_index() == 0
     config = {**(config or {}), "settings": asdict(settings), "optim": asdict(optim)}
+    check_agreement({name: value for name, value in flat(config) if name != "workers"})
     growing = settings.rows_at if settings.batch_warmup_from and settings.batch_warmup_by else None
     rate, optimizer = schedule(optim, settings.steps, growing), build(optim, settings.steps, growing)
     if objective.memory is not None and settings.continue_from:

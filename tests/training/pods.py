@@ -5,6 +5,7 @@ usage: python tests/training/pods.py     (from the project's root; prints OK or 
 `tests/training/test_pods.py` runs the same.
 """
 
+import faulthandler
 import json
 import os
 import pathlib
@@ -24,7 +25,6 @@ import numpy as np
 from bertvariants_jax import recipe
 from bertvariants_jax.data.pipeline import pipeline
 from bertvariants_jax.objectives.objective import Loss, Objective
-from bertvariants_jax.text import train as train_tokenizer
 from bertvariants_jax.training import evaluate, loop, sharding
 from bertvariants_jax.training.log import read_metrics
 from bertvariants_jax.training.optimizer import Optim
@@ -39,6 +39,7 @@ ORDERS = {
 CROSSED = {"model 8": ("process order", sharding.Mesh(1, 1, 8)), "2 x 2 x 2": ("mixed", sharding.Mesh(2, 2, 2))}
 GROWING = {"batch_warmup_from": 8, "batch_warmup": 3}
 BATCH = 16
+PATIENCE = 400  # seconds
 
 
 def lay(order: str) -> None:
@@ -132,13 +133,12 @@ def write_table(folder: pathlib.Path) -> None:
     for name, rows in (("train", 64), ("dev", 45)):
         lines = [(" ".join(draw.choice(WORDS, 9)), ("up", "down", "so")[draw.integers(3)]) for _ in range(rows)]
         (folder / f"{name}.tsv").write_text("text\tlabel\n" + "".join(f"{a}\t{b}\n" for a, b in lines))
-    train_tokenizer(WORDS * 30, "wordpiece", 60).save(folder / "tokenizer")
 
 
 def trained(folder: pathlib.Path, out: str, order: str, mesh: sharding.Mesh) -> dict[str, object]:
     """A run through the product's own door: its losses and scores, and those of the model that it exports."""
     lay(order)
-    tiny = recipe.model("bert", str(folder / "tokenizer"), hidden_size=96, num_hidden_layers=1,
+    tiny = recipe.model("bert", vocab_size=60, hidden_size=96, num_hidden_layers=1,
                         num_attention_heads=8, intermediate_size=96, max_position_embeddings=32)  # fmt: skip
     task = recipe.Classify(f"tsv:{folder}/train.tsv", f"tsv:{folder}/dev.tsv", max_length=16,
                            metrics=("accuracy", "macro_f1"))  # fmt: skip
@@ -152,6 +152,7 @@ def trained(folder: pathlib.Path, out: str, order: str, mesh: sharding.Mesh) -> 
 
 def child(me: int, port: str, folder: pathlib.Path, *runs: str) -> dict[str, object]:
     """What one of two processes finds."""
+    faulthandler.dump_traceback_later(PATIENCE, exit=True)  # two processes that wait for each other say where
     jax.distributed.initialize(f"127.0.0.1:{port}", num_processes=2, process_id=me)
     seen: dict[str, object] = {f"evaluation, {order}": echoed(order) for order in ORDERS}
     for name, (order, mesh) in CROSSED.items():
@@ -159,6 +160,10 @@ def child(me: int, port: str, folder: pathlib.Path, *runs: str) -> dict[str, obj
     counted(folder / "growing", "alternating", sharding.Mesh(), **GROWING)
     counted(folder / "memory", "process order", sharding.Mesh(), batches=2, memory=True)
     counted(folder / "memory", "alternating", sharding.Mesh(), batches=4, memory=True)
+    try:
+        counted(folder / "apart", "process order", sharding.Mesh(), seed=me)
+    except ValueError as error:
+        seen["apart"] = str(error)
     for name in runs:
         seen[name] = trained(folder, f"run {name}", *CROSSED[name])
     jax.distributed.shutdown()
@@ -176,7 +181,7 @@ def pair(folder: pathlib.Path, *runs: str) -> list[dict[str, object]]:
                          env={**os.environ, "XLA_FLAGS": flags}, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         for me in (0, 1)
     ]  # fmt: skip
-    said = [process.communicate(timeout=500) for process in children]
+    said = [process.communicate(timeout=PATIENCE + 60) for process in children]
     if any(process.returncode for process in children):
         raise RuntimeError("\n".join(f"process {me}: {errors[-3000:]}" for me, (_, errors) in enumerate(said)))
     return [json.loads(out.splitlines()[-1]) for out, _ in said]
@@ -200,6 +205,8 @@ def cases(folder: pathlib.Path, *runs: str) -> dict[str, tuple[object, object]]:
         found[f"the global batch is the one asked for, {name}"] = (metrics(folder / f"rows {name}", *wanted), wanted)
     found["a growing batch"] = (metrics(folder / "growing", *wanted), metrics(folder / "one", *wanted))
     found["a memory on other layouts"] = (metrics(folder / "memory", "strays")["strays"], [0.0] * 6)
+    found["hosts that were not started alike"] = ([each["apart"].split(".")[:2] for each in two], [[
+        "processes 0 and 1 of this run differ: settings", "seed is 0 and 1"]] * 2)
     for name in runs:
         found[f"one process's losses and scores, {name}"] = ([each[name] for each in two], [alone, alone])
         found[f"one process's predictions, {name}"] = tuple(

@@ -30,6 +30,10 @@ def test_a_memory_meets_its_rows_on_every_layout(found):
     assert_same(*found["a memory on other layouts"])
 
 
+def test_hosts_that_were_not_started_alike_are_refused(found):
+    assert_same(*found["hosts that were not started alike"])
+
+
 def test_an_axis_across_hosts_gives_the_losses_and_scores_of_one_process(found):
     assert_same(*found[f"one process's losses and scores, {RUN}"])
     assert_same(*found[f"one process's predictions, {RUN}"])
