@@ -85,7 +85,7 @@ def resolve(
         if not _has(folder, (TORCH, TORCH_INDEX, FLAX)):
             at = f" at revision {revision!r}" if revision else ""
             raise FileNotFoundError(
-                f"{name}{at}: no {SAFETENSORS}, {TORCH} or {FLAX} in {folder}: the repository has "
+                f"{name}{at}: no {SAFETENSORS} and no {TORCH} (nor {FLAX}) in {folder}: the repository has "
                 "none, or the cache has only a part of it; load it once with a network, or give a "
                 "local folder that holds them"
             )
