@@ -31,13 +31,15 @@ def kept_inside(variant, config, compute, head):
             yield shape
 
 
-@pytest.mark.parametrize("name", [name for name, variant in VARIANTS.items() if "mlm" in variant.heads])
+ENCODERS = {variant.encoder: name for name, variant in VARIANTS.items() if name != "deberta-v3"}   # whose decoder is v2's too
+
+
+@pytest.mark.parametrize("name", ENCODERS.values())
 def test_nothing_is_kept_from_inside_a_layer(name):
     variant = VARIANTS[name]
     head = getattr(variant.dummy, "enhanced_mask_decoder", False)         # whose two turns of the last layer are in the head
     assert list(kept_inside(variant, variant.dummy, Compute(), head))
-    for unroll in (1, 0):
-        assert not list(kept_inside(variant, variant.dummy, Compute(remat="full", unroll=unroll), head))
+    assert not list(kept_inside(variant, variant.dummy, Compute(remat="full"), head))
 
 
 def test_xla_may_not_merge_what_unrolled_layers_recompute():
