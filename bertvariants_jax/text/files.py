@@ -17,6 +17,7 @@ from bertvariants_jax.text.vocabulary import (
     ids_in_force,
     lay_out,
     misfit,
+    refuse_unknown_model,
     source_of,
     special_pieces,
     stated_family,
@@ -52,6 +53,8 @@ def read(files: dict[str, bytes], options: dict, family: str | None) -> Vocabula
     name, is_rebuilt = _family_in_force(options, family)
     chosen = FAMILIES[name] if name else None
     model = sentencepiece_file(files)
+    if chosen is None and "tokenizer.json" not in files:
+        refuse_unknown_model(options)
     if "tokenizer.json" in files:
         stated = _parse(files["tokenizer.json"])
         _fill(options, stated)

@@ -70,6 +70,8 @@ def stated_family(options: dict) -> tuple[str | None, bool]:
             f"its tokenizer is code of its own, {name}, which is not run here; {_REMEDY}"
         )
     class_name, model_type = options.get("tokenizer_class") or "", options.get("model_type")
+    if not isinstance(class_name, str):
+        raise ValueError(f"tokenizer_class should be a name, not {class_name!r}")
     model_family = MODEL_FAMILIES.get(model_type, (None,))[0]
     if not class_name or class_name in GENERIC:
         stands = class_name in GENERIC or model_type in ("modernbert", "xlm-roberta-xl")
@@ -81,9 +83,19 @@ def stated_family(options: dict) -> tuple[str | None, bool]:
 
 
 _REMEDY = (
-    "load the weights with tokenizer=False, or with tokenizer=FOLDER, one whose tokenizer has the "
-    "same ids"
+    "load the weights with tokenizer=False, or with tokenizer=FOLDER (or a Tokenizer, such as "
+    "Tokenizer.load(FOLDER, family=NAME)) that gives the same ids"
 )
+
+
+def refuse_unknown_model(options: dict) -> None:
+    """Raise `ForeignTokenizer` where only a model type says what vocabulary files are of, and is
+    not known: the name of a file is none of a tokenizer."""
+    model_type = options.get("model_type")
+    if model_type and model_type not in MODEL_FAMILIES:
+        raise ForeignTokenizer(
+            f"model_type {model_type!r} names no tokenizer that is known here; {_REMEDY}"
+        )
 
 
 def source_of(options: dict) -> str:
@@ -210,19 +222,28 @@ def added_tokens(options: dict) -> dict[int, tokenizers.AddedToken]:
 
     if options.get("added_tokens_decoder") is not None:
         entries = options["added_tokens_decoder"]
-        tokens = {int(index): _token(entry) for index, entry in entries.items()}
+        if not isinstance(entries, dict):
+            raise ValueError(f"added_tokens_decoder should be an object, not {entries!r:.60}")
+        tokens = {_id(index, entry): _token(entry) for index, entry in entries.items()}
     else:
         roles = {_content(options.get(f"{role}_token")) for role in NAMES}
         special = roles | {_content(token) for token in extra_tokens(options)}
         mapped = {_content(token) for token in options.get("mapped_special_tokens") or ()}
         raw = special - mapped  # transformers matches the others in normalized text
         tokens = {
-            int(index): AddedToken(piece, normalized=piece not in raw, special=piece in special)
+            _id(index, piece): AddedToken(piece, normalized=piece not in raw, special=piece in special)
             for piece, index in options.get("added_tokens", {}).items()
         }
         stated = options.get("stated_tokens", ())
         tokens |= {entry["id"]: _token(entry) for entry in stated}
     return dict(sorted(tokens.items()))
+
+
+def _id(index, entry) -> int:
+    try:
+        return int(index)
+    except (TypeError, ValueError):
+        raise ValueError(f"added token {_content(entry)!r} has the id {index!r}: no number") from None
 
 
 def extra_tokens(options: dict) -> list:
@@ -243,6 +264,8 @@ def _token(entry: dict | str, **defaults) -> tokenizers.AddedToken:
 
     if isinstance(entry, str):
         return AddedToken(entry, **defaults)
+    if not isinstance(entry, dict) or not isinstance(entry.get("content"), str):
+        raise ValueError(f"an added token should be a text or have a `content`: {entry!r:.80}")
     known = ("lstrip", "rstrip", "single_word", "normalized", "special")
     fields = {key: entry[key] for key in known if isinstance(entry.get(key), bool)}
     return AddedToken(entry["content"], **{**defaults, **fields})

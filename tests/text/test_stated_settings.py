@@ -68,6 +68,22 @@ def test_settings_that_are_none(tmp_path):
         Tokenizer.load(saved(tmp_path, truncation_side="middle"))
 
 
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"tokenizer_class": ["BertTokenizer"]}, "tokenizer_class should be a name"),
+        ({"added_tokens_decoder": [1]}, "added_tokens_decoder should be an object"),
+        ({"added_tokens_decoder": {"x": "a"}}, "'a' has the id 'x': no number"),
+        ({"added_tokens_decoder": {"14": {"lstrip": True}}}, "should be a text or have a `content`"),
+        ({"extra_special_tokens": [3]}, "should be a text or have a `content`"),
+    ],
+)
+def test_misshapen_settings(tmp_path, settings, said):
+    folder = write(tmp_path, tokenizer_config__json={"do_lower_case": True, **settings})
+    with pytest.raises(ValueError, match=said):
+        Tokenizer.load(folder)
+
+
 def test_truncation_from_the_left(tmp_path):
     tok = Tokenizer.load(saved(tmp_path, truncation_side="left"))
     text, pair = "the dog dogs paris", "paris cafe"
@@ -166,6 +182,7 @@ FOREIGN = {
         "tokenizer_config__json": {"tokenizer_class": "RobertaTokenizer"}
     },
     "'roberta' reads vocab.json": {"config__json": {"model_type": "roberta"}},
+    "model_type 'mpnet'": {"config__json": {"model_type": "mpnet"}},
 }
 
 
