@@ -716,7 +716,8 @@ def evaluate(folder: str | Path, task: Task, split: str = VALIDATION, batch_size
         if max_length:
             raise ValueError(f"max_length is {max_length}, but {folder} has {longest} positions")
         say(f"{folder} has {longest} positions: rows are cut there, not at the task's {task.max_length} tokens")
-    task = replace(task, max_length=max_length or min(task.max_length, longest or task.max_length))
+    if (length := max_length or min(task.max_length, longest or task.max_length)) != task.max_length:
+        task = replace(task, max_length=length)
     companions = {name: load(place, heads=task.heads, fresh=False) for name, place in task.companions().items()}
     examples, data = evaluation_data(task, split, network, tokenizer, batch_size, 0,
                                      fits(network, *(companion.network for companion in companions.values())))
