@@ -121,7 +121,13 @@ def test_numbers_that_json_does_not_have_are_an_error(place, tmp_path, capsys):
     code, err = evaluated(capsys, tmp_path / "broken", "--task", place / "run")
     assert code == 1 and "answers with logits that are no finite numbers" in err
     assert main(["predict", str(tmp_path / "broken"), "good film"]) == 1
-    assert "not finite" in capsys.readouterr().err
+    out, err = capsys.readouterr()
+    assert not out and "NaN" in err and err.count("\n") == 1
+    from bertvariants_jax.cli import strict_json
+
+    for value in ({"loss": float("nan")}, [{"score": np.array([np.inf])}]):
+        with pytest.raises(ValueError, match="a number that is not finite, which JSON cannot say"):
+            strict_json(value, "the results")
 
 
 def test_one_file_of_tagged_words_is_scored_whole(tmp_path, capsys):
