@@ -71,7 +71,9 @@ def gradients() -> list[dict]:
     steps = []
     for _ in range(3):
         step = {name: rng.normal(size=shape) for name, shape in shapes.items()}
-        step["encoder/layers/attention/query/kernel"][:, 0] *= 4e-6
+        for name in ("encoder/layers/attention/query/kernel", "encoder/layers/attention/r_w_bias"):
+            step[name][:, 0] *= 4e-6
+        step["encoder/embeddings/word_embeddings/embedding"][0] *= 4e-6
         steps.append(step)
     return steps
 
