@@ -33,8 +33,7 @@ def file_of(folder, name, head, architectures=None, **fields):
 
 
 @pytest.mark.parametrize(("name", "head"), [
-    ("bert", "tag"), ("bert", "choice"), ("distilbert", "tag"), ("electra", "tag"), ("xlnet", "choice"), ("deberta", "tag"),
-    ("modernbert", "tag"), ("modernbert", "choice"), ("albert", "classify"), ("roberta", "choice")])
+    ("bert", "choice"), ("distilbert", "tag"), ("xlnet", "choice"), ("deberta", "tag"), ("modernbert", "tag"), ("albert", "classify")])
 def test_the_head_asked_for_is_taken_where_no_class_is_named(tmp_path, name, head):
     saved, loaded = file_of(tmp_path, name, head), load(tmp_path, heads=(head,))
     assert not loaded.report.fresh and list(loaded.heads) == list(saved.heads)
@@ -81,12 +80,12 @@ def test_a_named_class_stands_against_what_is_asked_for(tmp_path):
 
 @pytest.mark.filterwarnings("ignore:.*names no class")
 def test_a_pipeline_takes_the_head_that_it_runs_and_says_it(tmp_path):
-    file_of(tmp_path, "modernbert", "tag", vocab_size=len(WORDS))
+    file_of(tmp_path, "bert", "tag", vocab_size=len(WORDS))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         run = bv.pipeline("ner", str(tmp_path))
     assert "tag" in run.checkpoint.heads and any("names no class" in str(w.message) for w in caught)
-    with pytest.raises(ValueError, match="no 'mlm' head; it has: classify"):
+    with pytest.raises(ValueError, match="no 'mlm' head; it has: tag"):
         bv.pipeline("fill-mask", str(tmp_path))
 
 
