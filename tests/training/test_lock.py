@@ -1,7 +1,6 @@
 """One process at a time in a run's folder; what a dead one left is taken over."""
 
 import json
-import multiprocessing
 import os
 import signal
 import subprocess
@@ -129,21 +128,25 @@ def test_of_starts_at_the_same_moment_one_is_let_in(before, tmp_path):
     assert sorted(answers) == ["held", "refused", "refused", "refused"] and free(tmp_path)
 
 
+FORK = """
+import os, subprocess, sys
+from bertvariants_jax.training.lock import Lock
+with Lock(sys.argv[1]):
+    if os.fork() == 0:
+        sys.exit()                 # leaves the block as its parent will
+    os.wait()
+    print(os.path.exists(sys.argv[1] + "/lock"), flush=True)
+    worker = subprocess.Popen(["sleep", "30"])
+print(os.path.exists(sys.argv[1] + "/lock"), worker.poll(), flush=True)
+worker.kill()
+"""
+
+
 def test_children_do_not_hold_or_release_it(tmp_path):
-    with Lock(tmp_path):
-        pid = os.fork()
-        if pid == 0:
-            Lock.held[tmp_path / "lock"].__exit__()
-            os._exit(0)
-        os.waitpid(pid, 0)
-        assert not free(tmp_path)
-        worker = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(30,))
-        worker.start()
-    assert free(tmp_path)
+    done = subprocess.run([sys.executable, "-c", FORK, str(tmp_path)], text=True, capture_output=True, check=True)
+    assert done.stdout.split() == ["True", "False", "None"]
     with Lock(tmp_path):
         pass
-    worker.kill()
-    worker.join()
 
 
 def test_a_thread_takes_it_twice_and_another_is_refused(tmp_path):
