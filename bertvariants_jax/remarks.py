@@ -72,6 +72,14 @@ def remarks_on_settings(settings: Settings, optim: Optim, param_dtype: str) -> l
             f"batches never reach {settings.batch_size} rows: --batch-warmup "
             f"{settings.batch_warmup:g} is more than the {steps} steps of the run"
         )
+    if settings.batch_warmup_by and not settings.batch_warmup_from:
+        remarks.append("--batch-warmup-by is not used: --batch-warmup-from is 0")
+    if settings.best_mode == "min" and not settings.keep_best:
+        remarks.append("--best-mode is not used: --keep-best names no metric")
+    elif settings.best_mode == "min" and "loss" not in settings.keep_best:
+        remarks.append(
+            f"--best-mode min keeps the checkpoint with the least {settings.keep_best} (max keeps that with the greatest)"
+        )
     if settings.best_mode == "max" and "loss" in settings.keep_best:
         remarks.append(
             f"--keep-best {settings.keep_best} keeps the checkpoint with the greatest loss "

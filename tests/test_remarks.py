@@ -112,6 +112,8 @@ def test_nothing_is_said_where_everything_goes_together(place, told):
     ({"batch_warmup_from": 8, "batch_size": 16, "batch_warmup": 20.0}, "batches never reach 16 rows"),
     ({"keep_best": "loss"}, "the greatest loss"),
     ({"keep_best": "loss", "best_mode": "min"}, ""),
+    ({"best_mode": "min"}, "--best-mode min keeps the checkpoint with the least accuracy"),
+    ({"batch_warmup_by": 4}, "--batch-warmup-by is not used: --batch-warmup-from is 0"),
     ({"mesh": Mesh(model=2)}, "--mesh is not used"),
 ])
 def test_settings(settings, said, place, told):

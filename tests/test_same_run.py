@@ -163,6 +163,17 @@ def test_a_run_from_before_fingerprints_goes_on_and_has_them_then(place, capsys)
     refused(place, capsys, "train.tsv")
 
 
+def test_a_run_from_before_fingerprints_is_said_to_be_so_once_where_it_is_refused(place, capsys):
+    for path in (place / "run/config.json", place / "run/checkpoints/4/_CHECKPOINT_METADATA"):
+        content = json.loads(path.read_text())
+        del content.get("custom_metadata", {"config": content})["config"]["origin"]
+        path.write_text(json.dumps(content))
+    (place / "run/checkpoints/4/seal.json").unlink()
+    assert main(command(place, "--optim.rate", "0.5")) == 1
+    told = capsys.readouterr().err
+    assert told.count("no fingerprints") == 1 and "optim.rate is" in told.splitlines()[-1]
+
+
 def test_a_finished_run_from_before_fingerprints_keeps_the_names_of_its_classes(place, capsys):
     path = place / "run/config.json"
     config = json.loads(path.read_text())

@@ -17,12 +17,11 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
 
 from bertvariants_jax.files import write_file
 from bertvariants_jax.training import seal
-from bertvariants_jax.training.hosts import wait_for_all
+from bertvariants_jax.training.hosts import ask_first, do_on_first
 
 # fields of a run's config that may differ when it is resumed: they change how it runs, not what it computes
 FREE = ("mesh", "parallel", "accumulate", "log_every", "eval_every", "save_every", "keep_last", "workers",
@@ -89,12 +88,7 @@ class Checkpoints:
         logging.getLogger("absl").addFilter(not_orbax)
         try:
             if not reading:
-                self.folder.mkdir(parents=True, exist_ok=True)
-                if jax.process_index() == 0:
-                    for step in seal.steps_in(self.folder):
-                        if fault := seal.find_fault(self.folder / str(step), thorough=False):
-                            self._rename(step, fault)
-                wait_for_all("checkpoints are looked over")
+                do_on_first(self._look_over)
             elif faults := [f"the checkpoint of step {step} is damaged ({fault})" for step in seal.steps_in(self.folder)
                             if (fault := seal.find_fault(self.folder / str(step), thorough=False))]:
                 raise CheckpointError(f"{self.folder}: {'; '.join(faults)}. Take it out, or run that run again")
@@ -107,6 +101,13 @@ class Checkpoints:
             raise CheckpointError(f"cannot write checkpoints to {self.folder}: {reason(error)}") from error
         self._metrics = {found.step: seal.read_seal(self.folder / str(found.step))["metrics"] or found.metrics
                          for found in self._orbax.checkpoints}
+
+    def _look_over(self) -> None:
+        """Make the folder, and set aside what cannot be read in it."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for step in seal.steps_in(self.folder):
+            if fault := seal.find_fault(self.folder / str(step), thorough=False):
+                self._rename(step, fault)
 
     def __enter__(self):
         return self
@@ -149,12 +150,10 @@ class Checkpoints:
         """Give a saved checkpoint the metrics of an evaluation that came after it."""
         self.wait()
         self._metrics[step] = {key: float(value) for key, value in metrics.items()}
-        if jax.process_index() == 0:
-            try:
-                content = seal.read_seal(self.folder / str(step))
-                seal.write_seal(self.folder / str(step), {**content, "metrics": self._metrics[step]})
-            except (OSError, ValueError) as error:
-                raise self.failed(f"cannot keep the metrics of step {step}", error) from error
+        try:
+            do_on_first(lambda: seal.keep_metrics(self.folder / str(step), self._metrics[step]))
+        except (OSError, ValueError) as error:
+            raise self.failed(f"cannot keep the metrics of step {step}", error) from error
 
     def save(self, step: int, state: dict[str, Any], *, data=None, config=None, metrics=None, **notes) -> None:
         """Begin to save; waits for the save before this one, not for this one.
@@ -273,9 +272,7 @@ class Checkpoints:
         if self.reading:
             raise CheckpointError(f"the checkpoint of step {step} in {self.folder} is damaged: {fault}. "
                                   "Run that run again: it goes on from the one before")
-        if jax.process_index() == 0:
-            self._rename(step, fault)
-        wait_for_all(f"checkpoint {step} is set aside")
+        do_on_first(lambda: self._rename(step, fault))
         self._metrics.pop(step, None)
         self._orbax.reload()
 
@@ -287,19 +284,10 @@ class Checkpoints:
         """What is wrong with a checkpoint's files; the first process reads them for all."""
         if step not in [found.step for found in self._orbax.checkpoints]:
             raise CheckpointError(f"there is no checkpoint of step {step} in {self.folder}")
-        fault, failure = None, None
-        if jax.process_index() == 0:
-            try:
-                fault = seal.find_fault(self.folder / str(step), parts)
-            except OSError as error:
-                failure = error
-        if jax.process_count() > 1:
-            faulty, failed = multihost_utils.broadcast_one_to_all(np.array([fault is not None, failure is not None]))
-            fault = fault or ("the first process says what is wrong with it" if faulty else None)
-            failure = failure or (OSError("the first process says why") if failed else None)
-        if failure is not None:
-            raise self.failed(f"cannot read the checkpoint of step {step}", failure) from failure
-        return fault
+        try:
+            return ask_first(lambda: seal.find_fault(self.folder / str(step), parts))
+        except (ValueError, OSError) as error:
+            raise self.failed(f"cannot read the checkpoint of step {step}", error) from error
 
     def _fits(self, step: int, abstract: dict[str, Any], error: Exception) -> bool:
         """Whether a checkpoint that could not be restored is good for all that is known: it is another state's, or the
@@ -361,20 +349,24 @@ def recover(folder) -> None:
 
     Raises CheckpointError where they cannot be written.
     """
-    folder = pathlib.Path(folder)
-    if jax.process_index() == 0 and (newest := newest_notes(folder)) is not None:
-        step, notes = newest
-        files = {name: base64.b64decode(content) for name, content in (notes.get("files") or {}).items()}
-        if not readable(folder / "config.json") and notes.get("config"):
-            files["config.json"] = (json.dumps(notes["config"], indent=2) + "\n").encode()
-        try:
-            for name, content in files.items():
-                if write_file(folder / name, content):
-                    print(f"{folder / name} was lost or changed: taken from the checkpoint of step {step}",
-                          file=sys.stderr, flush=True)
-        except OSError as error:
-            raise CheckpointError(f"cannot write to {folder}: {reason(error)}") from error
-    wait_for_all("a run's files are there")
+    do_on_first(lambda: put_back(pathlib.Path(folder)))
+
+
+def put_back(folder: pathlib.Path) -> None:
+    """What `recover` does on the first process."""
+    if (newest := newest_notes(folder)) is None:
+        return
+    step, notes = newest
+    files = {name: base64.b64decode(content) for name, content in (notes.get("files") or {}).items()}
+    if not readable(folder / "config.json") and notes.get("config"):
+        files["config.json"] = (json.dumps(notes["config"], indent=2) + "\n").encode()
+    try:
+        for name, content in files.items():
+            if write_file(folder / name, content):
+                print(f"{folder / name} was lost or changed: taken from the checkpoint of step {step}",
+                      file=sys.stderr, flush=True)
+    except OSError as error:
+        raise CheckpointError(f"cannot write to {folder}: {reason(error)}") from error
 
 
 def newest_notes(folder) -> tuple[int, dict[str, Any]] | None:
@@ -429,22 +421,31 @@ def claim(folder, config: dict[str, Any], data_changed: bool = False, defaults: 
     ValueError names the fields in which the config of another run that is there differs (those that only
     say how it runs may); CheckpointError where the folder cannot be written.
     """
-    path, config = pathlib.Path(folder) / "config.json", json.loads(json.dumps(config))
+    config = json.loads(json.dumps(config))
     recover(folder)
+    do_on_first(lambda: write_config(pathlib.Path(folder) / "config.json", config, data_changed, defaults))
+
+
+def write_config(path: pathlib.Path, config: dict[str, Any], data_changed: bool, defaults: dict[str, Any] | None) -> None:
+    """What `claim` does on the first process."""
+    folder = path.parent
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         if path.exists() and not readable(path):
             raise ValueError(f"{path} is not JSON, and no checkpoint keeps a copy; choose another folder, or delete it")
         if path.exists():
+            theirs = seal.read_json(path)
+            if config.get("origin") and not theirs.get("origin"):
+                print(f"{folder} was begun by a version that kept no fingerprints: whether its data, classes and tokenizer "
+                      "are still the same cannot be told, and is compared from now on", file=sys.stderr)
             try:
-                compare(path.parent, seal.read_json(path), config, data_changed, defaults)
+                compare(folder, theirs, config, data_changed, defaults)
             except ValueError:
                 # with a damaged digit it is JSON still, but the checkpoint knows better
-                if (step := agreeing_step(path.parent, config, data_changed, defaults)) is None:
+                if (step := agreeing_step(folder, config, data_changed, defaults)) is None:
                     raise
                 print(f"{path} was changed: taken from the checkpoint of step {step}", file=sys.stderr, flush=True)
-        if jax.process_index() == 0:
-            write_file(path, json.dumps(config, indent=2) + "\n")
+        write_file(path, json.dumps(config, indent=2) + "\n")
     except OSError as error:
         raise CheckpointError(f"cannot write to {folder}: {reason(error)}") from error
 
@@ -466,13 +467,10 @@ def compare(folder, theirs: dict[str, Any], ours: dict[str, Any], data_changed: 
     """Raise ValueError where two configs are of different runs, with all fields in which they differ.
 
     What `origin` says of the data is compared unless `data_changed`, and then also the numbers that follow from the data
-    are left out. A config from before there was an `origin` is compared without it, which is said. A field that a config
-    lacks because it is older than the field has its value in `defaults`.
+    are left out. A config from before there was an `origin` is compared without it. A field that a config lacks because it
+    is older than the field has its value in `defaults`.
     """
     origins = [dict(config.get("origin") or {}) for config in (theirs, ours)]
-    if origins[1] and not origins[0] and jax.process_index() == 0:
-        print(f"{folder} was begun by a version that kept no fingerprints: whether its data, classes and tokenizer are "
-              "still the same cannot be told, and is compared from now on", file=sys.stderr)
     data = [dict(flat(origin.pop("data", {}))) for origin in origins]
     there, here = (dict(flat({key: value for key, value in config.items() if key != "origin"})) for config in (theirs, ours))
     usual = dict(flat(json.loads(json.dumps(defaults or {}))))
@@ -493,7 +491,7 @@ def compare(folder, theirs: dict[str, Any], ours: dict[str, Any], data_changed: 
     if origins[0] and changed and not data_changed:
         raise ValueError(f"{folder} was begun on other data: {'; '.join(changed)}. Give the data back, choose another "
                          "folder, or go on with it as it is now by --data-changed")
-    if origins[0] and changed and jax.process_index() == 0:
+    if origins[0] and changed:
         scores = any(name.startswith("evaluation") for name in {*data[0], *data[1]} if data[0].get(name) != data[1].get(name))
         print(f"{folder} goes on with other data: {'; '.join(changed)}" + (
             "; scores from before, by which a best checkpoint is kept, are of the old data" if scores else ""), file=sys.stderr)

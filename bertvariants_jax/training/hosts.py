@@ -9,12 +9,6 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 
-def wait_for_all(what: str) -> None:
-    """Wait until every process has come to this place of the program, called `what`."""
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices(what)
-
-
 def gather_json(value: Any) -> list[Any]:
     """JSON-able values of all processes, in their order."""
     if jax.process_count() == 1:
@@ -27,17 +21,30 @@ def gather_json(value: Any) -> list[Any]:
     return [json.loads(row[:size].tobytes()) for row, size in zip(texts, sizes, strict=True)]
 
 
-def do_on_first(action: Callable[[], Any]) -> None:
-    """Let the first process do something for all, while they wait; its failure is that of every process."""
-    failure = None
+def ask_first(question: Callable[[], Any]) -> Any:
+    """The answer of the first process, JSON-able, for all, that wait; its failure is that of every process."""
+    answer, failure = None, None
     if jax.process_index() == 0:
         try:
-            action()
+            answer = question()
         except (ValueError, OSError) as error:
             failure = error
-    message = gather_json(failure and str(failure))[0]
-    if message is not None:
-        raise failure or ValueError(message)
+    if jax.process_count() > 1:
+        answer, message = gather_json((answer, None if failure is None else str(failure)))[0]
+        if message is not None and failure is None:
+            failure = ValueError(message)
+    if failure is not None:
+        raise failure
+    return answer
+
+
+def do_on_first(action: Callable[[], Any]) -> None:
+    """Let the first process do something for all, as `ask_first`."""
+
+    def act() -> None:
+        action()
+
+    ask_first(act)
 
 
 def check_agreement(values: dict[str, Any]) -> None:

@@ -233,6 +233,21 @@ class Lock:
             age = age_of(self.path)
 
 
+def refuse_in_use(folder: str | Path) -> None:
+    """Raise RunInUse where a process trains in a folder that is only to be read, for all that its lock tells."""
+    path = Path(os.path.realpath(folder)) / LOCK
+    owner, touched = read_owner(path), touched_at(path)
+    if touched is None:
+        return
+    if owner is not None and owner.same_machine(this_process()):
+        began = began_at(owner.pid)
+        is_alive = began is not None and (not owner.began or not began or began == owner.began)
+    else:
+        is_alive = time.time() - touched / 1e9 < STALE
+    if is_alive:
+        raise RunInUse(refusal(Path(folder), str(owner or "a start that names none"), path))
+
+
 def name_beside(path: Path) -> Path:
     return path.with_name(f".lock-{secrets.token_hex(8)}")
 

@@ -37,8 +37,8 @@ from bertvariants_jax.training.checkpoints import (
     refuse_foreign,
     run_config,
 )
-from bertvariants_jax.training.hosts import check_agreement
-from bertvariants_jax.training.lock import Lock, RunInUse
+from bertvariants_jax.training.hosts import check_agreement, do_on_first
+from bertvariants_jax.training.lock import Lock, RunInUse, refuse_in_use
 from bertvariants_jax.training.log import Log, read_metrics
 from bertvariants_jax.training.optimizer import Optim, build, schedule, steps_of
 from bertvariants_jax.training.sharding import Mesh, batch_parts, make_mesh
@@ -208,13 +208,22 @@ def train(objective: Objective, data: Iterable, settings: Settings, optim: Optim
             if first and checkpoints.damaged:
                 print(f"the model is that of step {chosen}; not looked at, as set aside: {', '.join(checkpoints.damaged)}",
                       file=sys.stderr, flush=True)
-            if first:
-                export(values, out / "model")
+            do_on_first(lambda: export(values, out / "model"))
         if first:
-            with contextlib.suppress(ImportError):  # curves are an extra
-                from bertvariants_jax.training.report import write_report
-                write_report([out], out / "report.html")
+            draw_curves(out)
         return Outcome(run.done, latest, stopped_by)
+
+
+def draw_curves(out: pathlib.Path) -> None:
+    """Write RUN/report.html, an extra: what a run has come to does not hang on it."""
+    try:
+        from bertvariants_jax.training.report import write_report
+
+        write_report([out], out / "report.html")
+    except ImportError:
+        pass
+    except (OSError, ValueError) as error:
+        print(f"{out / 'report.html'} is not written: {reason(error)}", file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager
@@ -223,16 +232,19 @@ def locked(out):
 
     Raises RunInUse where another run holds it, CheckpointError where the folder cannot be written.
     """
-    if jax.process_index() > 0:
-        yield None
-        return
+    lock = None
     with contextlib.ExitStack() as stack:
-        try:    # on several hosts JAX itself watches for SIGTERM
-            lock = stack.enter_context(Lock(out, sigterm=jax.process_count() == 1))
-        except RunInUse:
-            raise
-        except OSError as error:
-            raise CheckpointError(f"cannot write to {out}: {reason(error)}") from error
+
+        def take() -> None:
+            nonlocal lock
+            try:    # on several hosts JAX itself watches for SIGTERM
+                lock = stack.enter_context(Lock(out, sigterm=jax.process_count() == 1))
+            except RunInUse:
+                raise
+            except OSError as error:
+                raise CheckpointError(f"cannot write to {out}: {reason(error)}") from error
+
+        do_on_first(take)
         yield lock
 
 
@@ -258,8 +270,8 @@ def begin(program: step.Program, checkpoints: Checkpoints, stream, settings: Set
 def hand_over(abstract: dict[str, Any], settings: Settings, config: dict[str, Any]) -> tuple[dict[str, Any], int]:
     """(state, steps done) at the end of the run of the phase before.
 
-    Raises ValueError where there is no such run, where it has taken as many steps as all phases together and where it
-    learned with another tokenizer.
+    That it did not come to its own end is said. Raises ValueError where there is no such run, where it has taken as many
+    steps as all phases together and where it learned with another tokenizer, RunInUse while it is still going on.
     """
     run = pathlib.Path(settings.continue_from)
     if not (run / "checkpoints").is_dir():
@@ -269,11 +281,17 @@ def hand_over(abstract: dict[str, Any], settings: Settings, config: dict[str, An
     if before and now and before != now:
         raise ValueError(f"settings.continue_from: {run} learned with another tokenizer (fingerprint {before}, here {now}): "
                          "give --model.tokenizer the one that it had")
+    do_on_first(lambda: refuse_in_use(run))
     with Checkpoints(run / "checkpoints", reading=True) as earlier:
         done, state, _ = earlier.restore(abstract)
+        damaged = earlier.damaged
     if done >= settings.steps:
         raise ValueError(f"settings.continue_from: {run} has taken {done} steps, so that none is left of settings.steps "
                          f"{settings.steps}, which counts the steps of all phases")
+    asked = (run_config(run).get("settings") or {}).get("steps", done)
+    if done < asked and jax.process_index() == 0:
+        print(f"settings.continue_from: {run} has come to step {done} of its {asked}" + (
+            f"; set aside as damaged: {', '.join(damaged)}" if damaged else ""), file=sys.stderr, flush=True)
     del state["rng"]
     return state, done
 
@@ -284,10 +302,18 @@ def known_metrics(out: pathlib.Path, done: int) -> tuple[dict[str, float], set[s
     for line in read_metrics(path) if done and path.exists() else []:
         values = {key: math.nan if value is None else value for key, value in line.items() if key not in ("step", "time")}
         if line["step"] <= done:    # another process may be about to drop the rest
-            latest.update(values)
+            update(latest, values)
         if line["step"] == done:
             logged.update(values)
     return latest, logged
+
+
+def update(latest: dict[str, float], values: dict[str, float]) -> None:
+    """Take in a line of metrics. An evaluation replaces the one before: a metric that it leaves out has no value now."""
+    if any(key.startswith("eval/") for key in values):
+        for key in [key for key in latest if key.startswith("eval/")]:
+            del latest[key]
+    latest.update(values)
 
 
 class Interval:
@@ -480,7 +506,7 @@ class Run:
                 raise Diverged(f"the loss or its gradient is not finite at step {at} ({values}); {kept}")
 
     def record(self, values: dict[str, float], at: int | None = None) -> None:
-        self.latest.update(values)
+        update(self.latest, values)
         try:
             self.log(self.done if at is None else at, values)
         except OSError as error:
@@ -488,12 +514,15 @@ class Run:
 
     def before_save(self) -> None:
         """The lines that a checkpoint counts on are on the disk, and the folder is still this process's."""
-        if self.lock is not None:
-            self.lock.check()
-        try:
-            self.log.sync()
-        except OSError as error:
-            raise self.checkpoints.failed("cannot write the log", error) from error
+        def check() -> None:
+            if self.lock is not None:
+                self.lock.check()
+            try:
+                self.log.sync()
+            except OSError as error:
+                raise self.checkpoints.failed("cannot write the log", error) from error
+
+        do_on_first(check)
 
     def is_best(self, scores: dict[str, float] | None) -> bool:
         """Whether these scores beat those of every checkpoint."""

@@ -26,6 +26,7 @@ from bertvariants_jax import recipe
 from bertvariants_jax.data.pipeline import pipeline
 from bertvariants_jax.objectives.objective import Loss, Objective
 from bertvariants_jax.training import evaluate, loop, sharding
+from bertvariants_jax.training.lock import Lock
 from bertvariants_jax.training.log import read_metrics
 from bertvariants_jax.training.optimizer import Optim
 
@@ -164,6 +165,10 @@ def child(me: int, port: str, folder: pathlib.Path, *runs: str) -> dict[str, obj
         counted(folder / "apart", "process order", sharding.Mesh(), seed=me)
     except ValueError as error:
         seen["apart"] = str(error)
+    try:
+        counted(folder / "held", "process order", sharding.Mesh())
+    except (ValueError, OSError) as error:
+        seen["held"] = str(error)
     for name in runs:
         seen[name] = trained(folder, f"run {name}", *CROSSED[name])
     jax.distributed.shutdown()
@@ -190,7 +195,8 @@ def pair(folder: pathlib.Path, *runs: str) -> list[dict[str, object]]:
 def cases(folder: pathlib.Path, *runs: str) -> dict[str, tuple[object, object]]:
     """Case -> (what two processes give, what must hold); this process has eight devices. runs: of CROSSED."""
     write_table(folder)
-    two, arrange = pair(folder, *runs), sharding.arrange
+    with Lock(folder / "held"):
+        two, arrange = pair(folder, *runs), sharding.arrange
     try:
         counted(folder / "one", "process order", sharding.Mesh(), **GROWING)
         counted(folder / "memory", "process order", sharding.Mesh(2, 4), memory=True)
@@ -207,6 +213,8 @@ def cases(folder: pathlib.Path, *runs: str) -> dict[str, tuple[object, object]]:
     found["a memory on other layouts"] = (metrics(folder / "memory", "strays")["strays"], [0.0] * 6)
     found["hosts that were not started alike"] = ([each["apart"].split(".")[:2] for each in two], [[
         "processes 0 and 1 of this run differ: settings", "seed is 0 and 1"]] * 2)
+    found["a folder that another run holds"] = ([f"in use by process {os.getpid()}" in each["held"] for each in two],
+                                                [True, True])
     for name in runs:
         found[f"one process's losses and scores, {name}"] = ([each[name] for each in two], [alone, alone])
         found[f"one process's predictions, {name}"] = tuple(

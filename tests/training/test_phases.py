@@ -1,6 +1,7 @@
 """Phases of one run in folders of their own: one schedule, and moments and the step handed over."""
 
 import json
+import os
 import pathlib
 import shutil
 from dataclasses import replace
@@ -13,6 +14,7 @@ import toy
 from bertvariants_jax.cli import load_recipe
 from bertvariants_jax.training import loop
 from bertvariants_jax.training.checkpoints import Checkpoints
+from bertvariants_jax.training.lock import Lock, RunInUse
 from bertvariants_jax.training.log import read_metrics
 from bertvariants_jax.training.optimizer import Optim, schedule
 
@@ -85,6 +87,31 @@ def test_a_later_phase_goes_on_from_its_own_checkpoint(first, tmp_path):
     shutil.rmtree(tmp_path / "first")
     train(tmp_path / "killed", LaterData(16), **options)
     assert state(tmp_path / "killed") == state(tmp_path / "whole")
+
+
+def test_a_phase_does_not_begin_where_the_one_before_is_going_on(first, tmp_path):
+    shutil.copytree(first, tmp_path / "first")
+    options = {"continue_from": str(tmp_path / "first")}
+    with Lock(tmp_path / "first"), pytest.raises(RunInUse, match=rf"first is in use by process {os.getpid()}"):
+        train(tmp_path / "second", LaterData(16), **options)
+    (tmp_path / "first/lock").write_text(json.dumps({
+        "host": "elsewhere", "boot": "", "pids": "", "pid": 1, "began": "", "time": "", "key": ""}))
+    with pytest.raises(RunInUse, match="in use by process 1 on elsewhere"):
+        train(tmp_path / "second", LaterData(16), **options)
+    os.utime(tmp_path / "first/lock", (1, 1))
+    assert train(tmp_path / "second", LaterData(16), **options).step == 12
+    assert (tmp_path / "first/lock").exists()
+
+
+def test_a_phase_says_that_the_one_before_did_not_come_to_its_end(first, tmp_path, capfd):
+    shutil.copytree(first, tmp_path / "first")
+    checkpoints = tmp_path / "first/checkpoints"
+    (checkpoints / "6").rename(checkpoints / "damaged-6")
+    train(tmp_path / "second", LaterData(16), continue_from=str(tmp_path / "first"))
+    told = capfd.readouterr().err
+    assert told.count("first has come to step 3 of its 6; set aside as damaged: damaged-6\n") == 1
+    train(tmp_path / "third", LaterData(16), continue_from=str(first))
+    assert "has come to" not in capfd.readouterr().err
 
 
 def test_a_phase_with_another_tokenizer_is_refused(tmp_path):

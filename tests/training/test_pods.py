@@ -34,6 +34,10 @@ def test_hosts_that_were_not_started_alike_are_refused(found):
     assert_same(*found["hosts that were not started alike"])
 
 
+def test_both_hosts_say_that_the_folder_is_in_use(found):
+    assert_same(*found["a folder that another run holds"])
+
+
 def test_an_axis_across_hosts_gives_the_losses_and_scores_of_one_process(found):
     assert_same(*found[f"one process's losses and scores, {RUN}"])
     assert_same(*found[f"one process's predictions, {RUN}"])

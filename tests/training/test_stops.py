@@ -148,3 +148,11 @@ def test_a_run_holds_its_folder_until_it_ends(tmp_path):
         run(tmp_path, evaluate=evaluate)
     assert len(refused) == 1 and "in use by" in refused[0]
     assert run(tmp_path)[0][0] == 12 and not (tmp_path / "lock").exists()
+
+
+def test_a_metric_that_the_last_evaluation_leaves_out_is_not_that_of_an_earlier_one(tmp_path):
+    def evaluate(params, step):
+        return {"accuracy": 0.5, **({"precision": 1.0} if step == 4 else {})}
+
+    assert "eval/precision" not in run(tmp_path, evaluate=evaluate)[0][2]
+    assert "eval/precision" not in run(tmp_path, evaluate=evaluate)[0][2]      # from its metrics.jsonl

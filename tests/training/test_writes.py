@@ -171,3 +171,13 @@ def test_a_full_disk_at_the_start_is_said_and_loses_nothing(begun, tokenizer, tm
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert run(out, tokenizer).step == 6
+
+
+def test_a_disk_that_is_full_for_the_report_costs_the_report_alone(begun, tokenizer, tmp_path, monkeypatch, capfd):
+    def curves(runs):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    out = shutil.copytree(begun, tmp_path / "run")
+    monkeypatch.setattr(report, "curves", curves)
+    assert run(out, tokenizer).step == 6 and (out / "model/config.json").exists()
+    assert "report.html is not written: No space left on device" in capfd.readouterr().err
