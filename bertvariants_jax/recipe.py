@@ -315,6 +315,7 @@ def run(recipe: Recipe, out: str | Path, data_changed: bool = False) -> Outcome:
 
 def run_here(recipe: Recipe, out: Path, data_changed: bool) -> Outcome:
     """`run` in a folder that is held by this process."""
+    check_finite(dataclasses.asdict(recipe))
     settings, described = recipe.settings, recipe.as_json()
     if predates := predates_tokenizer_ids(out):
         if described["model"].pop("tokenizer_ids") == "original":
@@ -371,6 +372,15 @@ def run_here(recipe: Recipe, out: Path, data_changed: bool) -> Outcome:
                   "examples": len(examples)}
         hosts.do_on_first(lambda: keep_scores(out, scores))
     return outcome
+
+
+def check_finite(value: Any, name: str = "") -> None:
+    """Raise ValueError, naming it, for an option that is nan or infinite: nothing can be counted or learned by it."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{name} must be a finite number, got {value}")
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list | tuple) else ()
+    for key, one in inner:
+        check_finite(one, f"{name}.{key}" if name else str(key))
 
 
 def say(*lines: str) -> None:

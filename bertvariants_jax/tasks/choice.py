@@ -229,9 +229,12 @@ def race(folder: Path, split: str) -> Iterator[Question]:
 
 
 def _race(row: Mapping, group: str, where: str) -> Iterator[Question]:
-    questions, options, answers = (_need(row, key, where) for key in ("questions", "options", "answers"))
-    context, name = one_line(_need(row, "article", where)), row.get("id") or row.get("example_id") or where
-    for i, (question, choices, answer) in enumerate(zip(questions, options, answers, strict=True)):
+    questions, options, answers = (_list(row, key, where) for key in ("questions", "options", "answers"))
+    context, name = one_line(_text(row, "article", where)), row.get("id") or row.get("example_id") or where
+    if len({len(questions), len(options), len(answers)}) > 1:
+        raise ValueError(f"{where} has {len(questions)} questions, {len(options)} lists of options and {len(answers)} answers")
+    for i, (question, answer) in enumerate(zip(questions, answers, strict=True)):
+        choices = _list(options, i, f"{where}: options")
         yield Question(context, tuple(asked(question, choice, where) for choice in choices),
                        _answer(_letter(answer, f"{where}, question {i},") if answer else None, choices, where, i),
                        f"{group}/{name}/{i}", group)
@@ -251,9 +254,11 @@ def dream(folder: Path, split: str) -> Iterator[Question]:
         where = f"{path}: dialogue {number}"
         if not isinstance(row, list) or len(row) != 3:
             raise ValueError(f"{where}: expected [turns, questions, id]")
-        turns, questions, name = row
+        turns, questions, name = _list(row, 0, where), _list(row, 1, where), row[2]
+        if odd := [turn for turn in turns if not isinstance(turn, str)]:
+            raise ValueError(f"{where} has the turn {odd[0]!r:.60}, expected text")
         for i, question in enumerate(questions):
-            choices, answer = _need(question, "choice", where), question.get("answer")
+            choices, answer = _list(question, "choice", where), question.get("answer")
             found = None if answer is None else choices.index(answer) if answer in choices else -1
             yield Question(one_line(" ".join(turns)), tuple(asked(_need(question, "question", where), c, where) for c in choices),
                            _answer(found, choices, where, i), f"{name}/{i}")
@@ -265,7 +270,7 @@ def swag(folder: Path, split: str) -> Iterator[Question]:
     for i, row in enumerate(open_source(f"csv:{path}")):
         where = f"{path}: row {i}"
         choices = [_need(row, f"ending{k}", where) for k in range(4)]
-        yield Question(one_line(_need(row, "sent1", where)),
+        yield Question(one_line(_text(row, "sent1", where)),
                        tuple(one_line(f"{_need(row, 'sent2', where)} {choice}") for choice in choices),
                        _answer(_number(row.get("label"), where), choices, where, i), str(i))
 
@@ -282,7 +287,7 @@ def _cosmosqa(rows: Sequence[Mapping], address: str) -> Iterator[Question]:
     for i, row in enumerate(rows):
         where = f"{address}: row {i}"
         choices = [_need(row, f"answer{k}", where) for k in range(4)]
-        yield Question(one_line(_need(row, "context", where)),
+        yield Question(one_line(_text(row, "context", where)),
                        tuple(asked(_need(row, "question", where), choice, where) for choice in choices),
                        _answer(_number(row.get("label"), where), choices, where, i), str(row.get("id", i)))
 
@@ -313,11 +318,11 @@ def copa(folder: Path, split: str) -> Iterator[Question]:
 def _copa(rows: Sequence[Mapping], address: str) -> Iterator[Question]:
     for i, row in enumerate(rows):
         where = f"{address}: item {row.get('idx', i)}"
-        choices = tuple(_need(row, key, where) for key in ("choice1", "choice2"))
+        choices = tuple(_text(row, key, where) for key in ("choice1", "choice2"))
         if row.get("question") not in ("cause", "effect"):
             raise ValueError(f"{where} asks for {row.get('question')!r}, expected cause or effect")
         label = row.get("label")
-        yield Question(_need(row, "premise", where), choices,
+        yield Question(_text(row, "premise", where), choices,
                        _answer(_number(label, where), choices, where, 0),
                        str(row.get("idx", i)), flipped=row["question"] == "cause")
 
@@ -392,6 +397,20 @@ def _need(row: Mapping, key: str, where: str) -> Any:
         known = ", ".join(row) if isinstance(row, Mapping) else type(row).__name__
         raise ValueError(f"{where} has no {key!r}; it has: {known}")
     return row[key]
+
+
+def _list(row: Mapping | list, key: str | int, where: str) -> list:
+    value = row[key] if isinstance(key, int) else _need(row, key, where)
+    if not isinstance(value, list | tuple | np.ndarray):
+        raise ValueError(f"{where} has {value!r:.60} as {key!r}, expected a list")
+    return value
+
+
+def _text(row: Mapping, key: str, where: str) -> str:
+    value = _need(row, key, where)
+    if not isinstance(value, str):
+        raise ValueError(f"{where} has {value!r:.60} as {key!r}, expected text")
+    return value
 
 
 def _number(label: Any, where: str) -> int | None:

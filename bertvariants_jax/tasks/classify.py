@@ -187,8 +187,24 @@ class Classify(Task):
         with contextlib.suppress(FileNotFoundError):
             if self.data and self.source(TRAIN).files:
                 return self
-        numbers = tuple(str(i) for i in range(len(self.names)))
-        return dataclasses.replace(self, classes=numbers or labels, names=self.names or labels, multi_label=self.is_multi_label)
+        names, written = self.names or labels, self.written()
+        if self.names and not written & set(names):
+            classes = tuple(str(i) for i in range(len(names)))
+        else:                                           # the data may have other capitals than the model, see `fitted`
+            capitals = {name.lower(): name for name in written}
+            classes = tuple(name if name in written else capitals.get(name.lower(), name) for name in names)
+        spelled = self.spelled or (() if self.names else classes)
+        return dataclasses.replace(self, classes=classes, names=names, spelled=spelled, multi_label=self.is_multi_label)
+
+    def written(self) -> set[str]:
+        """The labels of the data to evaluate on and of the test set as they stand there, without those that are none."""
+        names: set[str] = set()
+        for split in (VALIDATION, TEST) if self.evaluation else (TEST,):
+            with contextlib.suppress(FileNotFoundError, ValueError):
+                for value in self.source(split).column(self.label):
+                    with contextlib.suppress(ValueError):
+                        names.update(class_name(one, "") for one in (self.several(value, "") if self.is_multi_label else [value]))
+        return names
 
     def fitted(self, labels: tuple[str, ...], pooling: str | None = None) -> "Classify":
         """With the ids of a model that knows the same classes, in an order and a spelling (capitals) of its own."""

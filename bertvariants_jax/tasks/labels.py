@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+LARGEST = float(np.finfo(np.float32).max)  # networks compute in float32
 
 def real(value: Any, place: str, what: str = "label") -> float:
     """A finite number. Raises ValueError, naming the place, for anything else (nan, inf, text, true, null)."""
@@ -21,6 +22,8 @@ def real(value: Any, place: str, what: str = "label") -> float:
         number = math.nan
     if not math.isfinite(number):
         raise ValueError(f"{place} has the {what} {value!r:.60}, expected a number")
+    if abs(number) > LARGEST:
+        raise ValueError(f"{place} has the {what} {value!r:.60}, which float32, up to {LARGEST:.1e}, makes infinite")
     return number
 
 

@@ -36,6 +36,9 @@ def task(name: str, data: str = "", **options: Any) -> Task:
     Raises ValueError for an unknown name or option, FileNotFoundError where `data` lacks the files.
     """
     if name not in NAMED:
+        if "/" in name or Path(name).is_dir():
+            raise ValueError(f"{name} is no folder of a training run, for it has no config.json (with several seeds each "
+                             "seed-N in it is one), and no task")
         near = difflib.get_close_matches(name, NAMED, 3)
         raise ValueError(f"unknown task {name!r}; " + (f"did you mean {', '.join(near)}?" if near else
                                                        f"known: {', '.join(NAMED)}"))

@@ -39,6 +39,12 @@ class Similar(Classify):
     lowercase: bool = False
     prompt: str = ""
 
+    def __post_init__(self):
+        super().__post_init__()
+        for name in ("temperature", "most"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"task.{name} must be above 0, got {getattr(self, name)}")
+
     @property
     def heads(self) -> tuple[str, ...]:
         return ()

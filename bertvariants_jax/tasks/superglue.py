@@ -17,10 +17,11 @@ import numpy as np
 
 from bertvariants_jax.data.source import read_lines
 from bertvariants_jax.files import replacing
-from bertvariants_jax.tasks.classify import Classify, Rows
+from bertvariants_jax.tasks.classify import PLACE, Classify, Rows
 from bertvariants_jax.tasks.labels import whole
 from bertvariants_jax.tasks.metrics import METRICS
 from bertvariants_jax.tasks.squad_score import exact, normalize, overlap
+from bertvariants_jax.tasks.task import TRAIN
 
 Answers = dict[Any, Any]
 
@@ -39,8 +40,19 @@ class SuperGlue(Classify):
             yield from SUPERGLUE[self.name].flat(row)
         except KeyError as error:
             raise ValueError(f"{where} has no field {error}; it has: {', '.join(row)}") from None
-        except (TypeError, IndexError, ValueError) as error:
+        except (TypeError, AttributeError, IndexError, ValueError) as error:
             raise ValueError(f"{where} is no row of {self.name} ({error})") from None
+
+    def picked(self, split: str) -> list[dict]:
+        examples = super().picked(split)
+        places: dict[Any, str] = {}
+        for example in examples if split != TRAIN else ():      # what is scored is known by its idx
+            key, place = example["key"], example[PLACE]
+            entity = example.get("entity")                      # a query of ReCoRD is an example a candidate
+            if (key, entity) in places or places.setdefault((key, None), place) != place:
+                raise ValueError(f"{place} has the idx {key}, as {places[key, None]} has: answers are known by it")
+            places[key, entity] = place
+        return examples
 
     def answers(self, records: Sequence[Mapping], predicted: np.ndarray, margin: np.ndarray) -> Answers:
         """predicted: class names [n]; margin: how much more likely class 1 is than class 0 [n]."""
@@ -84,7 +96,7 @@ class SuperGlue(Classify):
                 continue
             try:
                 listed = list(row.parsed(json.loads(line), row.spelled))
-            except (ValueError, KeyError, TypeError) as error:
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
                 raise ValueError(f"{path}, line {number}: not an answer to {self.name} ({error}): {line[:80]}") from None
             for key, answer in listed:
                 if key in found:
@@ -112,7 +124,7 @@ def label_of(row: Mapping, names: Sequence[str]) -> str | None:
 
 def pair(text: str, other: str, names: tuple[str, ...]) -> Callable[[Mapping], Iterator[dict]]:
     def flat(row: Mapping) -> Iterator[dict]:
-        yield {"text": row[text], "pair": row[other], "label": label_of(row, names), "key": int(row["idx"])}
+        yield {"text": row[text], "pair": row[other], "label": label_of(row, names), "key": whole(row["idx"], "the row", "idx")}
 
     return flat
 
@@ -123,7 +135,7 @@ def marked(text: str, start: int, end: int, mark: str) -> str:
 
 def wic(row: Mapping) -> Iterator[dict]:
     first, second = (marked(row[f"sentence{i}"], int(row[f"start{i}"]), int(row[f"end{i}"]), "*") for i in (1, 2))
-    yield {"text": first, "pair": second, "label": label_of(row, BOOLEAN), "key": int(row["idx"])}
+    yield {"text": first, "pair": second, "label": label_of(row, BOOLEAN), "key": whole(row["idx"], "the row", "idx")}
 
 
 def wsc(row: Mapping) -> Iterator[dict]:
@@ -134,11 +146,11 @@ def wsc(row: Mapping) -> Iterator[dict]:
     for i, mark in ((1, "#"), (2, "*")):
         first, span = int(said[f"span{i}_index"]), said[f"span{i}_text"]
         start = words[first][0]
-        whole = words[min(first + len(span.split()), len(words)) - 1][1]
-        spans.append((start, start + len(span) if text[start:].lower().startswith(span.lower()) else whole, mark))
+        end = words[min(first + len(span.split()), len(words)) - 1][1]
+        spans.append((start, start + len(span) if text[start:].lower().startswith(span.lower()) else end, mark))
     for start, end, mark in sorted(spans, reverse=True):
         text = marked(text, start, end, mark)
-    yield {"text": text, "label": label_of(row, BOOLEAN), "key": int(row["idx"])}
+    yield {"text": text, "label": label_of(row, BOOLEAN), "key": whole(row["idx"], "the row", "idx")}
 
 
 def multirc(row: Mapping) -> Iterator[dict]:
@@ -173,6 +185,8 @@ def record(row: Mapping) -> Iterator[dict]:
 
 
 def _record(passage: str, query: str, entities: Iterable[str], golds: Sequence[str], key: int) -> Iterator[dict]:
+    if not all(isinstance(text, str) for text in golds):
+        raise ValueError(f"an answer is no text: {golds!r:.60}")
     plain = re.sub(r"\n@highlight\n", ". ", re.sub(r"([.?!\"'])\n@highlight\n", r"\1 ", passage))
     for entity in dict.fromkeys(entities):
         yield {"text": plain, "pair": query.replace("@placeholder", entity), "entity": entity, "golds": tuple(golds),

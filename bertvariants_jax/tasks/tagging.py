@@ -145,7 +145,7 @@ class Tagging(Task):
         if self.words not in row:
             raise ValueError(f"{place} has no field {self.words!r}; it has: {', '.join(row)}")
         words, tags = row[self.words], row.get(self.tags)
-        words = words.split() if isinstance(words, str) else words
+        words = listed(words) if isinstance(words, str) else words
         if not isinstance(words, list | tuple | np.ndarray) or not all(isinstance(word, str) for word in words):
             raise ValueError(f"{place} has {words!r:.60} as {self.words!r}, expected a list of words, or a text")
         words = list(words)
@@ -153,7 +153,7 @@ class Tagging(Task):
             return Sentence(words, None, place, line)
         if not isinstance(tags, str | list | tuple | np.ndarray):
             raise ValueError(f"{place} has {tags!r:.60} as {self.tags!r}, expected a list of tags, or a text")
-        tags = tags.split() if isinstance(tags, str) else [self.named(tag, place) for tag in tags]
+        tags = listed(tags) if isinstance(tags, str) else [self.named(tag, place) for tag in tags]
         if len(words) != len(tags):
             raise ValueError(f"{place} has {len(words)} words, but {len(tags)} tags")
         sentence = Sentence(words, tags, place, line)
@@ -261,7 +261,28 @@ class Tagging(Task):
         if missing := [s for s in truth if s.tags is None]:
             raise ValueError(f"{missing[0].place} has no tags to score against")
         predicted = [s.tags for s in said]
-        return entities.scores(entities.alike([s.tags for s in truth], predicted), predicted)
+        beside = [row["tags"] for row in conll.sentences(path, read_lines(path), "-2")]
+        return entities.scores(beside_or_alike([s.tags for s in truth], beside, predicted), predicted)
+
+
+def beside_or_alike(gold: Sequence[list[str]], beside: Sequence[list[str]], predicted: Sequence[list[str]]
+                    ) -> Sequence[Sequence[str]]:
+    """The true tags to compare predicted ones with, tag by tag.
+
+    beside: the file's column before the predictions. Where `Tagging.write` has made it, it holds the true tags in the
+    model's encoding, which the predictions may break (I- after O) so that they look like those of another scheme.
+    """
+    prefixes = {entities.split(tag)[0] for tags in predicted for tag in tags}
+    for encoding in ("iob2", "bioes"):
+        if prefixes <= {entities.split(tag)[0] for tag in entities.labels(("X",), encoding)} and beside == [
+                entities.tagged(entities.entities(tags), len(tags), encoding) for tags in gold]:
+            return beside
+    return entities.alike(gold, predicted)
+
+
+def listed(text: str) -> list[str]:
+    """Words or tags between blanks, or as MSRA's files have it between control characters (U+0002)."""
+    return text.replace("\x02", " ").split()
 
 
 def plain(word: str) -> str:

@@ -155,10 +155,20 @@ def test_copa_in_both_of_its_formats(tmp_path, tokenizer):
      r"row 0 has the label 'x', expected a number"),
     ("cosmosqa", "valid.jsonl", '{"context": "c", "question": "q", "answer0": "a", "answer1": "a", "answer2": "a",'
      '"answer3": "a", "label": 4}', r"the answer is none of the 4 options"),
+    ("dream", "dev.json", '[[["a", null], [{"question": "q", "choice": ["x", "y"], "answer": "x"}], "1"]]',
+     r"dialogue 0 has the turn None, expected text"),
+    ("dream", "dev.json", '[[["a"], null, "1"]]', r"dialogue 0 has None as 1, expected a list"),
+    ("copa", "val.jsonl", '{"premise": 4, "choice1": "a", "choice2": "b", "question": "cause", "idx": 3}',
+     r"item 3 has 4 as 'premise', expected text"),
+    ("race", "dev/high/1.txt", '{"article": "a", "questions": ["q"], "options": [["x", "y"]], "answers": ["A", "B"]}',
+     r"1.txt has 1 questions, 1 lists of options and 2 answers"),
+    ("race", "dev/high/1.txt", '{"article": "a", "questions": ["q"], "options": [null], "answers": ["A"]}',
+     r"1.txt: options has None as 0, expected a list"),
     ("copa", "val.jsonl", '{"premise": "p", "choice1": "a", "choice2": "b", "question": "why", "idx": 3}',
      r"item 3 asks for 'why', expected cause or effect"),
 ])
 def test_bad_files_are_named(tmp_path, name, file, text, message):
+    (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / file).write_text(text)
     with pytest.raises(ValueError, match=message):
         choice(name, str(tmp_path)).questions("validation")

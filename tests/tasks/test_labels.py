@@ -53,6 +53,7 @@ def labels_of(address, split="validation", **options):
     (tsv, ["0", "1", "2"], {"names": ("no", "yes")}, r"a has 3 classes, 0, 1, 2, but task.names has 2 entries"),
     (tsv, ["3.5", "nan"], {"regression": True}, r"a: row 1 has the label 'nan', expected a number"),
     (tsv, ["3.5", "Infinity"], {"regression": True}, r"a: row 1 has the label 'Infinity', expected a number"),
+    (tsv, ["3.5", "1e39"], {"regression": True}, r"a: row 1 has the label '1e39', which float32, up to 3.4e\+38, makes infinite"),
     (tsv, ["3.5", ""], {"regression": True}, r"a: row 1 has the label '', expected a number"),
     (jsonl, [1, float("nan"), 0], {}, r"a: row 1 has the label nan"),
     (jsonl, [1, None, 0], {}, r"a: row 1 has the label None|row 1 has null as 'label'"),
@@ -243,3 +244,39 @@ def test_a_run_of_an_older_version_goes_on_if_its_file_is_read_as_it_was(tmp_pat
     else:
         with pytest.raises(ValueError, match=r"RUN holds another run: task\.(quotes|separator) is '(raw|)' there"):
             compare("RUN", older, now, defaults=recipe.defaults())
+
+
+@pytest.mark.parametrize("options,said,learned", [
+    ({}, ["Up", "Down", "Up"], ("down", "up")),                        # a model that writes its classes in small letters
+    ({}, ["down", "up", "up"], ("up", "down")),                        # or has them in another order
+    ({"names": ("down", "up")}, ["up", "down", "up"], ("down", "up")),     # names that stand in the data, or numbers there
+    ({"names": ("down", "up")}, ["1", "0", "1"], ("up", "down")),
+    ({"separator": ","}, ["Up,Down", "", "Up"], ("up", "down")),
+])
+def test_labels_are_the_same_ids_without_the_training_file(tmp_path, options, said, learned):
+    task = Classify(tsv(tmp_path / "a", said), tsv(tmp_path / "b", said), **options)
+    here = task.answered_by(learned).fitted(learned)
+    gold = here.gold(here.picked("validation"), "validation")
+    (tmp_path / "a").unlink()
+    gone = task.answered_by(learned).fitted(learned)
+    np.testing.assert_array_equal(gone.gold(gone.picked("validation"), "validation"), gold)
+    logits = {"logits": np.where(np.eye(2)[gold] if gold.ndim == 1 else gold, 1.0, -1.0)}
+    for one in (here, gone):
+        assert one.labels() == learned and one.measure(gold, one.predicted(logits))["accuracy"] == 1
+    [first], [second] = (one.write(None, logits, tmp_path / name) for one, name in ((here, "here"), (gone, "gone")))
+    assert first.read_text() == second.read_text()
+    assert task.answered_by(learned).score_file(first, "validation")["accuracy"] == 1
+
+
+@pytest.mark.parametrize("options,message", [
+    ({"optim": Optim(warmup=float("inf"))}, "optim.warmup must be a finite number, got inf"),
+    ({"optim": Optim(b1=float("nan"))}, "optim.b1 must be a finite number, got nan"),
+    ({"settings": Settings(epochs=float("inf"))}, "settings.epochs must be a finite number, got inf"),
+    ({"model": Model("bert-tiny", changes={"layer_norm_eps": float("nan")})}, "model.changes.layer_norm_eps must be a finite number"),
+])
+def test_options_that_are_no_finite_numbers_are_named(tmp_path, options, message):
+    with pytest.raises(ValueError, match=message):
+        run(Recipe(**{"task": Classify("tsv:nowhere"), "model": model("bert"), **options}), tmp_path / "run")
+    for name in ("most", "temperature"):
+        with pytest.raises(ValueError, match=rf"task.{name} must be above 0, got 0"):
+            Similar("tsv:nowhere", "tsv:nowhere", **{name: 0.0})

@@ -267,3 +267,24 @@ def test_a_label_beyond_the_classes_is_refused(tmp_path, label):
     (tmp_path / "val.jsonl").write_text(json.dumps({**ROWS["boolq"], "label": label}) + "\n")
     with pytest.raises(ValueError, match=r"val.jsonl: row 0 is no row of boolq \(.*label"):
         task("boolq", str(tmp_path)).picked("validation")
+
+
+@pytest.mark.parametrize("name,row,message", [
+    ("record", {**RECORD, "qas": [{"query": None, "idx": 4, "answers": [{"text": "Bob"}]}]}, "row 0 is no row of record"),
+    ("record", {**RECORD, "qas": [{"query": "q", "idx": 4, "answers": [{"text": None}]}]}, "an answer is no text"),
+    ("multirc", {**MULTIRC, "passage": {**MULTIRC["passage"], "text": None}}, "row 0 is no row of multirc"),
+    ("wsc", {**ROWS["wsc"], "target": {**ROWS["wsc"]["target"], "span1_text": None}}, "row 0 is no row of wsc"),
+    ("boolq", {**ROWS["boolq"], "idx": 1.5}, "the row has the idx 1.5, expected a whole number"),
+])
+def test_values_of_another_kind_are_named(tmp_path, name, row, message):
+    (tmp_path / "val.jsonl").write_text(json.dumps(row) + "\n")
+    with pytest.raises(ValueError, match=message):
+        task(name, str(tmp_path)).picked("validation")
+
+
+@pytest.mark.parametrize("name", ["boolq", "multirc", "record"])
+def test_an_idx_that_comes_twice_is_named(tmp_path, name):
+    """Answers are known by it: one of the two rows would be scored by the other's answer."""
+    (tmp_path / "val.jsonl").write_text((json.dumps(ROWS[name]) + "\n") * 2)
+    with pytest.raises(ValueError, match=r"row 1 has the idx .*, as .*row 0 has: answers are known by it"):
+        task(name, str(tmp_path)).picked("validation")

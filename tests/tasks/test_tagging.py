@@ -316,3 +316,24 @@ def test_words_and_tags_that_are_none_are_named(tmp_path, row, message):
     task = Tagging(f"jsonl:{tmp_path / 'a.jsonl'}", f"jsonl:{tmp_path / 'a.jsonl'}", names=("O", "B-X"))
     with pytest.raises(ValueError, match=message):
         task.sentences("train")
+
+
+@pytest.mark.parametrize("predicted", ["I-PER O I-LOC I-LOC", "I-PER I-PER I-PER I-PER", "B-PER I-LOC O I-LOC"])
+@pytest.mark.parametrize("data", ["B-PER O B-LOC B-LOC", "I-PER O I-LOC B-LOC"])
+def test_predictions_that_break_their_scheme_get_the_same_scores_from_their_file(tmp_path, data, predicted):
+    words, known = "ann in rome oslo".split(), ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]
+    (tmp_path / "a").write_text("\n".join(map(" ".join, zip(words, data.split(), strict=True))) + "\n")
+    task = Tagging(f"conll:{tmp_path / 'a'}", f"conll:{tmp_path / 'a'}", types=("PER", "LOC"))
+    examples = task.examples("validation", train([" ".join(words)] * 9, "wordpiece", 60))
+    [places] = examples.places
+    logits = np.zeros((1, examples.length, len(known)))
+    logits[0, places.firsts, [known.index(tag) for tag in predicted.split()]] = 1
+    [path] = task.write(examples, {"logits": logits}, tmp_path)
+    assert task.score_file(path) == task.score(examples, {"logits": logits})
+    assert task.score(examples, {"logits": logits})["accuracy"] < 1
+
+
+def test_msra_with_control_characters_between_its_words(tmp_path):
+    (tmp_path / "dev.tsv").write_text("text_a\tlabel\n海\x02钓\x02比\tB-LOC\x02I-LOC\x02O\n")
+    [sentence] = ner("msra", str(tmp_path)).sentences("validation")
+    assert sentence.words == ["海", "钓", "比"] and sentence.tags == ["B-LOC", "I-LOC", "O"]
