@@ -14,7 +14,7 @@ A few minutes on two CPU cores:
     bertvariants train experiments/deberta_v3_base.py --tiny --out runs/deberta_v3_tiny \\
         --task.data 'text:wiki/*.txt.gz' --task.evaluation text:wikitext-2/valid.txt
 
-Measured (13k tokens/s on busy cores, 5 minutes) on Wikipedia's featured articles, evaluated on WikiText-2's validation text
+Measured with --task.segments one (13k tokens/s on busy cores, 5 minutes) on Wikipedia's featured articles, evaluated on WikiText-2's validation text
 at steps 500 and 3000: detection's loss 0.385 and 0.372 (the entropy of so many replaced tokens 0.409 and 0.400, which is
 what the majority knows), its area under the curve 0.604 and 0.647, while the replacements get better: the generator's
 masked accuracy 0.164 and 0.213 (the commonest piece makes 0.100), loss 5.24 and 4.49 (unigram 5.51). By majority alone
