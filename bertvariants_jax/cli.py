@@ -417,11 +417,10 @@ def report(runs: Annotated[tuple[Path, ...], tyro.conf.Positional], out: Path = 
     curves = [inner for run in runs for inner in ([run] if (run / "metrics.jsonl").is_file() else
                                                   sorted(run.glob("seed-*/"))) or [run]]
     print(write_report(curves, out))
-    scored = [(run, json.loads((run / "scores.json").read_text(encoding="utf-8"))) for run in runs
-              if (run / "scores.json").is_file()]
-    if scored:
-        from bertvariants_jax.recipe import averages
+    if any((run / "scores.json").is_file() for run in runs):
+        from bertvariants_jax.recipe import averages, read_scores
 
+        scored = [(run, read_scores(run)) for run in runs if (run / "scores.json").is_file()]
         show_scores([(str(run), found) for run, found in scored])
         for line in averages(scored):
             print(line)

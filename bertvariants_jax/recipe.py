@@ -317,6 +317,8 @@ def run_here(recipe: Recipe, out: Path, data_changed: bool) -> Outcome:
     """`run` in a folder that is held by this process."""
     check_finite(dataclasses.asdict(recipe))
     settings, described = recipe.settings, recipe.as_json()
+    if next(out.glob("seed-*/config.json"), None) is not None and not (out / "config.json").is_file():
+        raise ValueError(f"{out} holds runs of several seeds, whose scores.json this run's would replace: choose another folder")
     if predates := predates_tokenizer_ids(out):
         if described["model"].pop("tokenizer_ids") == "original":
             raise ValueError(f"{out} was begun with transformers' ids; leave model.tokenizer-ids out, or choose another folder")
@@ -397,7 +399,10 @@ def refuse_renamed(out: Path, labels: tuple[str, ...] | None) -> None:
     """
     if labels is None or not (out / "model" / "config.json").is_file():
         return
-    names = read_config(out / "model")[1].id2label
+    try:
+        names = read_config(out / "model")[1].id2label
+    except (OSError, ValueError):                      # damaged; it is exported anew
+        return
     if names != tuple(labels):
         raise ValueError(f"{out} holds another run: the classes of its model are {', '.join(names)}, and here "
                          f"{', '.join(labels)}. Choose another folder, or delete that one")
@@ -422,6 +427,18 @@ def keep_scores(out: Path, scores: dict[str, Any]) -> None:
     write_file(out / "scores.json", json.dumps(scores, indent=1) + "\n")
 
 
+def read_scores(folder: Path) -> dict[str, Any]:
+    """What `keep_scores` wrote. Raises ValueError, naming the file, where it is damaged."""
+    path = folder / "scores.json"
+    try:
+        scores = json.loads(path.read_text(encoding="utf-8"))
+        if missing := {"metrics", "baseline", "examples"} - {*scores}:
+            raise ValueError(f"no {min(missing)!r}")
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path} is damaged ({error}): the command that trained the run writes it again") from None
+    return scores
+
+
 def run_seeds(recipe: Recipe, out: str | Path, seeds: int, data_changed: bool = False) -> dict[str, Any]:
     """Train with `seeds` seeds from the recipe's own on, in folders of `out`; what is there already is not done again.
 
@@ -439,6 +456,9 @@ def run_seeds(recipe: Recipe, out: str | Path, seeds: int, data_changed: bool = 
 
 def seeds_here(recipe: Recipe, out: Path, seeds: int, data_changed: bool) -> dict[str, Any]:
     """`run_seeds` in a folder that is held by this process."""
+    if (out / "config.json").is_file():
+        raise ValueError(f"{out} holds a run of its own, whose scores.json those of several seeds would replace: choose "
+                         "another folder")
     best, runs = recipe.task.best, []
     for seed in range(recipe.settings.seed, recipe.settings.seed + seeds):
         folder = out / f"seed-{seed}"
@@ -447,7 +467,7 @@ def seeds_here(recipe: Recipe, out: Path, seeds: int, data_changed: bool) -> dic
             if outcome.stopped_by not in ("steps", "data"):
                 raise InterruptedError(f"seed {seed} was stopped by {outcome.stopped_by} at step {outcome.step}; the same "
                                        "command goes on from there")
-            scores = json.loads((folder / "scores.json").read_text(encoding="utf-8"))
+            scores = read_scores(folder)
             failed = scores["metrics"][best] <= scores["baseline"].get(best, -math.inf)
             runs.append({"seed": seed, "failed": failed, **scores})
         except loop.Diverged as error:

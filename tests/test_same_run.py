@@ -143,6 +143,26 @@ def test_another_case_or_another_config_of_the_start_is_refused(place, capsys):
     refused(place, capsys, "tokenizer")
 
 
+def test_a_damaged_export_or_scores_of_a_finished_run_are_written_again(place, capsys):
+    kept = {name: (place / "run" / name).read_bytes() for name in ("model/config.json", "scores.json")}
+    for name, content in kept.items():
+        (place / "run" / name).write_bytes(content[: len(content) // 2])
+    assert main(["report", str(place / "run")]) == 1
+    assert "scores.json is damaged" in capsys.readouterr().err
+    assert main(command(place)) == 0
+    assert kept == {name: (place / "run" / name).read_bytes() for name in kept}
+
+
+def test_scores_of_one_run_and_of_several_seeds_do_not_replace_each_other(place, capsys):
+    scores = (place / "run/scores.json").read_bytes()
+    refused(place, capsys, "run holds a run of its own", more=["--seeds", "2"])
+    assert (place / "run/scores.json").read_bytes() == scores
+    (place / "seeds/seed-0").mkdir(parents=True)
+    (place / "seeds/seed-0/config.json").write_text("{}")
+    assert main(command(place, "--out", str(place / "seeds"))) == 1
+    assert "seeds holds runs of several seeds" in capsys.readouterr().err
+
+
 def test_other_weights_of_the_start_change_nothing_of_a_run_that_has_begun(place, capsys):
     stopped(place)
     model = (place / "run/model/model.safetensors").read_bytes()

@@ -174,7 +174,9 @@ class Batches(Iterator[Batch]):
                     if name == "rows"
                     else f"{name} was {state.get(name)} and is {value} now"
                 )
-                raise ValueError(f"cannot resume the data: {what}")
+                raise ValueError(
+                    f"cannot resume the data: {what}. Give it back as it was, or go on with it by --data-changed"
+                )
         self._stop()
         self._next = int(state["next"])
 

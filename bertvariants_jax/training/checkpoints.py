@@ -86,6 +86,7 @@ class Checkpoints:
         self._sealing: threading.Thread | None = None
         self._failure: Exception | None = None   # of what is done in the background
         logging.getLogger("absl").addFilter(not_orbax)
+        logging.getLogger("asyncio").addFilter(not_tensorstore)
         try:
             if not reading:
                 do_on_first(self._look_over)
@@ -296,6 +297,8 @@ class Checkpoints:
             return True
         try:
             stored = self._orbax.checkpointables_metadata(step).metadata
+            if stored["params"] is None:  # not even its shapes can be read
+                return False
             stored = {"params": stored["params"], **stored["rest"]}
             return any(shapes_of(stored[key]) != shapes_of(abstract[key]) for key in abstract if key != "rng")
         except Exception:  # whatever Orbax makes of files that are damaged
@@ -328,10 +331,16 @@ def not_orbax(record: logging.LogRecord) -> bool:
     return "orbax" not in record.pathname or record.levelno < logging.WARNING
 
 
+def not_tensorstore(record: logging.LogRecord) -> bool:
+    """Whether a log record is of others: of several arrays that cannot be read, the first is raised here."""
+    return "OCDBT" not in record.getMessage()
+
+
 def reason(error: Exception) -> str:
-    """The first line of what an error says."""
+    """The first line of what an error says, without the list of Orbax's handlers that may follow."""
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return text.strip().splitlines()[0] if text.strip() else type(error).__name__
+    text = text.partition(" due to incompatible handler")[0].strip().strip('"')
+    return text.splitlines()[0] if text else type(error).__name__
 
 
 KEPT = "tokenizer"  # folder of a run whose files each checkpoint keeps a copy of
@@ -470,7 +479,7 @@ def compare(folder, theirs: dict[str, Any], ours: dict[str, Any], data_changed: 
     are left out. A config from before there was an `origin` is compared without it. A field that a config lacks because it
     is older than the field has its value in `defaults`.
     """
-    origins = [dict(config.get("origin") or {}) for config in (theirs, ours)]
+    origins = [dict(origin) if isinstance(origin := config.get("origin"), dict) else {} for config in (theirs, ours)]
     data = [dict(flat(origin.pop("data", {}))) for origin in origins]
     there, here = (dict(flat({key: value for key, value in config.items() if key != "origin"})) for config in (theirs, ours))
     usual = dict(flat(json.loads(json.dumps(defaults or {}))))

@@ -10,6 +10,7 @@ logged yet, and an evaluation that the stop left out is made up.
 import contextlib
 import copy
 import functools
+import json
 import math
 import pathlib
 import signal
@@ -277,10 +278,7 @@ def hand_over(abstract: dict[str, Any], settings: Settings, config: dict[str, An
     if not (run / "checkpoints").is_dir():
         raise ValueError(f"settings.continue_from: {run} is no training run, it has no checkpoints. Without --continue-from "
                          "the weights of --model.start are trained with new moments, from step 0")
-    before, now = ((one.get("origin") or {}).get("tokenizer") for one in (run_config(run), config))
-    if before and now and before != now:
-        raise ValueError(f"settings.continue_from: {run} learned with another tokenizer (fingerprint {before}, here {now}): "
-                         "give --model.tokenizer the one that it had")
+    remarks = compare_phases(run, run_config(run), config)
     do_on_first(lambda: refuse_in_use(run))
     with Checkpoints(run / "checkpoints", reading=True) as earlier:
         done, state, _ = earlier.restore(abstract)
@@ -289,11 +287,35 @@ def hand_over(abstract: dict[str, Any], settings: Settings, config: dict[str, An
         raise ValueError(f"settings.continue_from: {run} has taken {done} steps, so that none is left of settings.steps "
                          f"{settings.steps}, which counts the steps of all phases")
     asked = (run_config(run).get("settings") or {}).get("steps", done)
-    if done < asked and jax.process_index() == 0:
-        print(f"settings.continue_from: {run} has come to step {done} of its {asked}" + (
-            f"; set aside as damaged: {', '.join(damaged)}" if damaged else ""), file=sys.stderr, flush=True)
+    if done < asked:
+        remarks.append(f"{run} has come to step {done} of its {asked}" + (
+            f"; set aside as damaged: {', '.join(damaged)}" if damaged else ""))
+    if jax.process_index() == 0:
+        for line in remarks:
+            print(f"settings.continue_from: {line}", file=sys.stderr, flush=True)
     del state["rng"]
     return state, done
+
+
+def compare_phases(run: pathlib.Path, earlier: dict[str, Any], config: dict[str, Any]) -> list[str]:
+    """Remarks on the network of a run and of the phase after it.
+
+    Raises ValueError where they differ in what the numbers of embeddings and classes mean.
+    """
+    before, now = (json.loads(json.dumps(one.get("origin") or {})) for one in (earlier, config))
+    if now and not before:
+        return [f"{run} was begun by a version that kept no fingerprints: whether it had this tokenizer cannot be told"]
+    there, here = (one.get("tokenizer") for one in (before, now))
+    if there != here and there and here:
+        raise ValueError(f"settings.continue_from: {run} learned with another tokenizer (fingerprint {there}, here {here}): "
+                         "give --model.tokenizer the one that it had")
+    there, here = (one.get("classes", {}) for one in (before, now))
+    if there != here and there and here:
+        names = [", ".join(value for key, value in one.items() if key != "count") for one in (there, here)]
+        raise ValueError(f"settings.continue_from: {run} learned the classes {names[0]}; here they are {names[1]}")
+    there, here = (dict(flat(one.get("network", {}))) for one in (before, now))
+    return [f"{name} is {there[name]!r} in {run} and {here[name]!r} here" for name in there
+            if name in here and there[name] != here[name]]
 
 
 def known_metrics(out: pathlib.Path, done: int) -> tuple[dict[str, float], set[str]]:

@@ -69,6 +69,7 @@ DAMAGES = {
     "another score": lambda folder: (folder / "metrics" / "metrics").write_text('{"accuracy": 7.0}'),
     "score cut short": lambda folder: cut(folder / "metrics" / "metrics"),
     "checksums flipped": lambda folder: flip(folder / "seal.json"),
+    "index cut short": lambda folder: cut(folder / "params" / "manifest.ocdbt"),
     "all lost": empty,
 }
 
@@ -87,8 +88,8 @@ def test_the_newest_is_set_aside_and_the_one_before_is_restored(damage, saved, t
     assert sorted(path.name for path in folder.iterdir()) == ["10", "15", "5", "damaged-15"]
 
 
-@pytest.mark.parametrize("damage", ["params lost", "weights lost", "metadata lost", "tree flipped", "all lost"])
-def test_a_checkpoint_without_checksums_is_set_aside_where_it_cannot_be_read(damage, saved, tmp_path):
+@pytest.mark.parametrize("damage", ["params lost", "weights lost", "metadata lost", "tree flipped", "index cut short", "all lost"])
+def test_a_checkpoint_without_checksums_is_set_aside_where_it_cannot_be_read(damage, saved, tmp_path, capfd):
     folder = shutil.copytree(saved, tmp_path / "checkpoints")
     for step in (5, 10, 15):
         (folder / str(step) / "seal.json").unlink()
@@ -97,6 +98,7 @@ def test_a_checkpoint_without_checksums_is_set_aside_where_it_cannot_be_read(dam
     DAMAGES[damage](folder / "15")
     with Checkpoints(folder) as checkpoints:
         assert checkpoints.restore(ABSTRACT)[0] == 10
+        assert max(map(len, capfd.readouterr().err.splitlines())) < 300 + 2 * len(str(folder))
         other = {**ABSTRACT, "params": {**ABSTRACT["params"], "b": jax.ShapeDtypeStruct((4,), jnp.float32)}}
         with pytest.raises(CheckpointError, match="cannot restore step 10"):
             checkpoints.restore(other)

@@ -114,9 +114,10 @@ def test_a_phase_says_that_the_one_before_did_not_come_to_its_end(first, tmp_pat
     assert "has come to" not in capfd.readouterr().err
 
 
-def test_a_phase_with_another_tokenizer_is_refused(tmp_path):
-    def begin(name, tokenizer, **settings):
-        config = {"origin": {"tokenizer": tokenizer}}
+def test_a_phase_with_another_tokenizer_or_other_classes_is_refused(tmp_path, capfd):
+    def begin(name, tokenizer, heads=2, **settings):
+        classes = {"count": 2, "0": tokenizer + "-bad", "1": "good"}
+        config = {"origin": {"tokenizer": tokenizer[0], "network": {"heads": heads}, "classes": classes}}
         return loop.train(
             toy.objective(), toy.Data(16), replace(SETTINGS, **settings), OPTIM, tmp_path / name, config=config
         )
@@ -124,6 +125,10 @@ def test_a_phase_with_another_tokenizer_is_refused(tmp_path):
     begin("first", "a", steps=6)
     with pytest.raises(ValueError, match="first learned with another tokenizer"):
         begin("second", "b", continue_from=str(tmp_path / "first"))
+    with pytest.raises(ValueError, match="first learned the classes a-bad, good; here they are ab-bad, good"):
+        begin("third", "ab", continue_from=str(tmp_path / "first"))
+    begin("fourth", "a", heads=4, continue_from=str(tmp_path / "first"))
+    assert f"heads is 2 in {tmp_path / 'first'} and 4 here" in capfd.readouterr().err
 
 
 def test_what_cannot_be_handed_over_is_refused(first, tmp_path):
