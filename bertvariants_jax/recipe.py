@@ -360,8 +360,7 @@ def run_here(recipe: Recipe, out: Path, data_changed: bool) -> Outcome:
     def export(params, folder: Path) -> None:
         models = objective.exports(params) if objective.exports else {folder.name: (network, params)}
         for name, (part, values) in models.items():
-            pooling = replace(work.pooling or Pooling(), mode=task.pooling, unsupported=()) if task.pooling else None
-            save(Checkpoint(part, values, work.tokenizer, Report(), pooling), folder.parent / name)
+            save(Checkpoint(part, values, work.tokenizer, Report(), learned_pooling(task, work.pooling)), folder.parent / name)
 
     sample = {key: jax.ShapeDtypeStruct((settings.batch_size, *value.shape[1:]), value.dtype)
               for key, value in work.train.batch(0).items()}
@@ -607,6 +606,17 @@ def embedding(task: Task, pooling: Pooling | None) -> Task:
         say(f"this sentence encoder compares by {pooling.similarity!r}; the task takes cosines")
     return replace(task, lowercase=task.lowercase or pooling.lowercase, prompt=task.prompt or pooling.prompt(),
                    max_length=min(task.max_length, pooling.max_length or task.max_length))
+
+
+def learned_pooling(task: Task, pooling: Pooling | None) -> Pooling | None:
+    """What the folder of a task's sentence encoder says: its start's, with what the task read and pooled otherwise."""
+    if not isinstance(task, Similar):
+        return None
+    pooling = replace(pooling or Pooling(), mode=task.pooling, unsupported=(), lowercase=task.lowercase)
+    if task.prompt == pooling.prompt():
+        return pooling
+    prompts = {**dict(pooling.prompts), "task": task.prompt}
+    return replace(pooling, prompts=tuple(prompts.items()), default_prompt="task", include_prompt=True)
 
 
 def fits(*networks: Network) -> Check:

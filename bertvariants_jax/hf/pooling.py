@@ -14,6 +14,7 @@ from bertvariants_jax.files import write_file
 
 MODES = {"pooling_mode_cls_token": "cls", "pooling_mode_mean_tokens": "mean", "pooling_mode_max_tokens": "max"}
 SUPPORTED = ("Transformer", "Pooling", "Normalize", "Dropout")
+PACKAGE = "sentence_transformers."
 MODULES, PROMPTS, READING = "modules.json", "config_sentence_transformers.json", "sentence_bert_config.json"
 
 
@@ -71,7 +72,9 @@ def read_modules(folder: Path) -> list[dict[str, Any]] | None:
 
 
 def kind_of(module: Mapping[str, Any]) -> str:
-    return str(module.get("type", "")).rsplit(".", 1)[-1]
+    """The class of a step, of sentence-transformers' own without its package: another's Transformer is not theirs."""
+    name = str(module.get("type", ""))
+    return name.rsplit(".", 1)[-1] if name.startswith(PACKAGE) else name
 
 
 def read_pooling(folder: str | Path) -> Pooling | None:
@@ -95,6 +98,8 @@ def read_pooling(folder: str | Path) -> Pooling | None:
         unsupported += [] if unsupported else ["no Pooling"]
     elif not path.is_file():
         unsupported.append(f"a Pooling without {path.parent.name}/config.json")
+    if not unsupported and (kinds[:2] != ["Transformer", "Pooling"] or {"Transformer", "Pooling"} & set(kinds[2:])):
+        unsupported.append(f"the steps {', '.join(kinds)} in this order")
     modes = modes_of(how)
     unsupported += [f"pooling by {mode}" for mode in modes if mode not in MODES.values()]
     unsupported += ["several poolings"] if len(modes) > 1 else [] if modes else ["no kind of pooling"]
@@ -104,6 +109,9 @@ def read_pooling(folder: str | Path) -> Pooling | None:
     default = words.get("default_prompt_name")
     if default is not None and default not in prompts:
         raise ValueError(f"{folder / PROMPTS}: default_prompt_name is {default!r}, which is not among prompts")
+    lowercase = texts.get("do_lower_case") or False
+    if not isinstance(lowercase, bool):
+        raise ValueError(f"{reading}: do_lower_case should be true or false, not {lowercase!r:.80}")
     settings = {PROMPTS: folder / PROMPTS, READING: reading}
     if unsupported:
         steps = {Path(str(module.get("path") or "")).name for module in modules} - {"", inner.name}
@@ -112,9 +120,9 @@ def read_pooling(folder: str | Path) -> Pooling | None:
     return Pooling(
         mode=modes[0] if modes and modes[0] in MODES.values() else "mean",
         normalize="Normalize" in kinds,
-        max_length=texts.get("max_seq_length"),
+        max_length=length_of(texts.get("max_seq_length"), reading),
         unsupported=tuple(unsupported),
-        lowercase=bool(texts.get("do_lower_case")),
+        lowercase=lowercase,
         prompts=tuple(prompts.items()),
         default_prompt=default,
         include_prompt=how.get("include_prompt", True) is not False,
@@ -123,10 +131,17 @@ def read_pooling(folder: str | Path) -> Pooling | None:
     )
 
 
+def length_of(value: Any, path: Path | None) -> int | None:
+    """Tokens that a file says are read of a text. Raises ValueError for what is no whole number above 0."""
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or value < 1 or value % 1):
+        raise ValueError(f"{path}: max_seq_length should be a whole number of at least 1, not {value!r:.80}")
+    return None if value is None else int(value)
+
+
 def modes_of(how: Mapping[str, Any]) -> list[str]:
     """The poolings that a module's config.json names: by flags (mean if it has none), or today by name."""
     if named := how.get("pooling_mode"):
-        return list(named) if isinstance(named, list) else [str(named)]
+        return list(named) if isinstance(named, list) else [str(named).lower()]
     flags = {"pooling_mode_mean_tokens": True, **how}
     return [MODES.get(key, key) for key, value in flags.items() if key.startswith("pooling_mode_") and value is True]
 

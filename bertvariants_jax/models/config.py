@@ -66,6 +66,8 @@ class Config:
         if count is not None and "id2label" not in changes and count != self.num_labels:
             changes["id2label"] = numbered_labels(count)
         config = dataclasses.replace(self, **changes)
+        if "id2label" in changes and not config.id2label:
+            raise ValueError("id2label names no class; a regression has one")
         if count not in (None, config.num_labels):
             raise ValueError(f"num_labels is {count!r}, but id2label names {config.num_labels} labels")
         return config
@@ -158,7 +160,9 @@ def label_names(labels: Any) -> tuple[str, ...]:
     if isinstance(plain, Mapping):
         try:
             by_id = {int(key): label for key, label in plain.items()}
-        except (TypeError, ValueError):
+            if any(isinstance(key, float) and not key.is_integer() for key in plain):
+                raise ValueError
+        except (TypeError, ValueError, OverflowError):
             raise ValueError(f"id2label has keys that are no whole numbers: {plain!r:.200}") from None
         if sorted(by_id) != list(range(len(plain))):
             raise ValueError(f"id2label has the keys {', '.join(map(str, plain))}, expected each of 0 to {len(plain) - 1}")

@@ -10,7 +10,7 @@ import pytest
 import bertvariants_jax as bv
 from bertvariants_jax.hf.pooling import read_pooling
 from bertvariants_jax.models import VARIANTS
-from bertvariants_jax.recipe import Similar, embedding
+from bertvariants_jax.recipe import Similar, embedding, learned_pooling
 
 WORDS = "[PAD] [UNK] [CLS] [SEP] [MASK] Hello hello dog my query : find the and so on".split()
 TYPES = "sentence_transformers.models."
@@ -42,7 +42,8 @@ def encoder(network_files, tmp_path):
         shutil.copytree(network_files, folder / inner if inner else folder)
         write(folder / "modules.json", [{"idx": i, "name": str(i), "path": f"{i}_{kind}" if i else inner, "type": TYPES + kind}
                                         for i, kind in enumerate(kinds)])
-        write(folder / "1_Pooling" / "config.json", {"word_embedding_dimension": 24} | (pooling or {}))
+        for step in {"1_Pooling", *(f"{i}_{kind}" for i, kind in enumerate(kinds) if kind == "Pooling")}:
+            write(folder / step / "config.json", {"word_embedding_dimension": 24} | (pooling or {}))
         if reading:
             write(folder / inner / "sentence_bert_config.json", reading)
         if words:
@@ -112,6 +113,8 @@ def test_the_old_layout(encoder):
     (PLAIN, {"pooling_mode_mean_tokens": False}, "no kind of pooling"),
     (PLAIN, {"pooling_mode_mean_tokens": False, "pooling_mode_lasttoken": True}, "pooling by pooling_mode_lasttoken"),
     (PLAIN, {"pooling_mode": "weightedmean"}, "pooling by weightedmean"),
+    (("Transformer", "Normalize", "Pooling"), None, "the steps Transformer, Normalize, Pooling in this order"),
+    (("Transformer", "Pooling", "Pooling"), None, "the steps Transformer, Pooling, Pooling in this order"),
 ])
 def test_what_is_not_done_is_named_and_kept_by_saving(encoder, kinds, pooling, named):
     folder = encoder(kinds, pooling)
@@ -135,3 +138,36 @@ def test_a_task_of_vectors_reads_texts_as_the_folder_says(encoder):
     task = embedding(Similar(max_length=64), read_pooling(encoder(reading={"do_lower_case": True, "max_seq_length": 16}, words=words)))
     assert task.read("Hello") == "query: hello" and task.max_length == 16
     assert embedding(Similar(max_length=64), None) == Similar(max_length=64)
+
+
+def test_an_encoder_is_written_to_read_texts_as_it_learned_them(encoder):
+    for start in (None, read_pooling(encoder(words={"prompts": {"query": "query: "}}))):
+        asked = Similar(lowercase=True, prompt="find the ", pooling="cls")
+        pooling = learned_pooling(asked, start)
+        assert (pooling.mode, pooling.lowercase, pooling.prompt()) == ("cls", True, "find the ")
+        assert dict(pooling.prompts).items() >= dict(start.prompts if start else ()).items()
+        later = embedding(Similar(), pooling).fitted((), pooling.mode)
+        assert (later.pooling, later.read("Dog")) == ("cls", asked.read("Dog"))
+
+
+def test_a_step_of_the_folders_own_code_is_none_of_theirs(encoder):
+    folder = encoder()
+    modules = json.loads((folder / "modules.json").read_text())
+    write(folder / "modules.json", [{**modules[0], "type": "custom_st.Transformer"}, modules[1]])
+    with pytest.raises(ValueError, match=r"has custom_st\.Transformer, which is not supported"):
+        bv.pipeline("embed", bv.load(folder))
+
+
+@pytest.mark.parametrize(("reading", "said"), [
+    ({"max_seq_length": "12"}, "max_seq_length should be a whole number of at least 1, not '12'"),
+    ({"max_seq_length": 0}, "max_seq_length should be a whole number of at least 1, not 0"),
+    ({"do_lower_case": "false"}, "do_lower_case should be true or false, not 'false'"),
+])
+def test_settings_that_are_none_are_named_with_their_file(encoder, reading, said):
+    with pytest.raises(ValueError, match=rf"sentence_bert_config\.json: {said}"):
+        read_pooling(encoder(reading=reading))
+
+
+def test_settings_in_other_notations(encoder):
+    pooling = read_pooling(encoder(reading={"max_seq_length": 12.0}, pooling={"pooling_mode": "CLS"}))
+    assert (pooling.max_length, pooling.mode, pooling.unsupported) == (12, "cls", ())

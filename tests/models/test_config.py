@@ -56,6 +56,9 @@ def test_a_network_is_made_of_plain_values():
 @pytest.mark.parametrize(("fields", "message"), [
     ({"id2label": {0: "a", 2: "b"}}, "id2label has the keys 0, 2, expected each of 0 to 1"),
     ({"id2label": {"a": 0}}, "id2label has keys that are no whole numbers"),
+    ({"id2label": {0.5: "a", 1.0: "b"}}, "id2label has keys that are no whole numbers"),
+    ({"id2label": []}, "id2label names no class"),
+    ({"num_labels": 0}, "id2label names no class"),
     ({"id2label": "ab"}, "id2label is 'ab', expected a dict"),
     ({"id2label": ["a", ["b"]]}, r"id2label holds \['b'\], expected the name of a class"),
     ({"num_hidden_layers": 0}, "num_hidden_layers is 0, expected 1 or more"),
