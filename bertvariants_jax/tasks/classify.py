@@ -371,7 +371,8 @@ class Classify(Task):
         if self.is_multi_label:
             lines = [json.dumps([spelled[i] for i in np.flatnonzero(row)], ensure_ascii=False) for row in self.predicted(outputs)]
         else:
-            lines = [f"{value:.3f}" if self.regression else spelled[int(value)] for value in self.predicted(outputs)]
+            lines = [np.format_float_positional(value, min_digits=3) if self.regression else spelled[int(value)]
+                     for value in self.predicted(outputs)]     # all digits: rounding makes ties, which ranks depend on
         path = Path(folder) / f"{self.official}.tsv"
         write_file(path, "index\tprediction\n" + "".join(f"{i}\t{line}\n" for i, line in enumerate(lines)))
         return [path]

@@ -280,3 +280,14 @@ def test_options_that_are_no_finite_numbers_are_named(tmp_path, options, message
     for name in ("most", "temperature"):
         with pytest.raises(ValueError, match=rf"task.{name} must be above 0, got 0"):
             Similar("tsv:nowhere", "tsv:nowhere", **{name: 0.0})
+
+
+def test_predicted_numbers_are_ranked_alike_in_their_file(tmp_path):
+    """Rounded ones would tie."""
+    address = tsv(tmp_path / "a", ["1", "2", "3", "4"])
+    task = Classify(address, address, regression=True, metrics=("spearman", "pearson"))
+    logits = {"logits": np.array([[2.00001], [2.00003], [2.00002], [2.5]], np.float32)}
+    picked = task.picked("validation")
+    [path] = task.write(None, logits, tmp_path)
+    assert path.read_text().endswith("3\t2.500\n")
+    assert task.score_file(path, "validation") == task.measure(task.gold(picked, "validation"), task.predicted(logits))
