@@ -5,9 +5,9 @@
 
 1M steps of 2,048 rows of 512 tokens with BERT's Adam at 2e-4 after 10,000 steps of warm-up. Rows are full, cut from all
 text joined. Absolute positions join before the last layer only, which runs twice there: `enhanced_mask_decoder` in the
-config, whose table is saved beside the encoder's (HF has no such decoder and ignores it). Version 2, at 1.5e-4:
+config, whose table is saved beside the encoder's (HF has no such decoder and ignores it). The 1.5B model, at 1.5e-4:
 
-    bertvariants train experiments/deberta_base.py --size deberta-v2-xlarge --out runs/deberta_v2_xlarge ...
+    bertvariants train experiments/deberta_base.py --size deberta-v2-xxlarge --out runs/deberta_v2_xxlarge ...
 
 Cost by count: 1.0 PFLOP a step, 1.0 ZFLOP in all; 10 days on 64 V100 in the paper. Not run at full length here.
 
@@ -21,7 +21,7 @@ Measured with --task.no-joined on Wikipedia's featured articles, evaluated on Wi
 frequencies a loss of 7.43.
 """
 
-from bertvariants_jax.recipe import Compute, Optim, Pretrain, Recipe, Settings, model
+from bertvariants_jax.recipe import Compute, Optim, Pretrain, Recipe, Settings, model, replace
 
 
 def recipe(size: str = "deberta-base", tiny: bool = False, tokenizer: str = "") -> Recipe:
@@ -40,8 +40,8 @@ def recipe(size: str = "deberta-base", tiny: bool = False, tokenizer: str = "") 
         )
     return Recipe(
         task=Pretrain(max_length=512, pairs="none", joined=True, masking="windows"),
-        model=model(size, tokenizer, enhanced_mask_decoder=True),
-        optim=Optim("bert_adam", rate=1.5e-4 if "xlarge" in size else 2e-4, schedule="bert", warmup=10_000,
+        model=replace(model(size, tokenizer, enhanced_mask_decoder=True), lowercase=False),
+        optim=Optim("bert_adam", rate=1.5e-4 if size == "deberta-v2-xxlarge" else 2e-4, schedule="bert", warmup=10_000,
                     weight_decay=0.01, clip=1.0),
         settings=Settings(steps=1_000_000, batch_size=2048, log_every=100, eval_every=20_000, save_every=1_000,
                           keep_last=3),

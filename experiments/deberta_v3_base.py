@@ -42,7 +42,7 @@ def recipe(size: str = "deberta-v3-base", tiny: bool = False, tokenizer: str = "
         )
     return Recipe(
         task=task,
-        model=model(size, tokenizer),
+        model=replace(model(size, tokenizer), lowercase=False),
         optim=Optim("bert_adam", rate=3e-4 if size == "deberta-v3-large" else 6e-4, schedule="bert", warmup=10_000,
                     b2=0.98, weight_decay=0.01, clip=1.0),
         settings=Settings(steps=500_000, batch_size=8192, log_every=100, eval_every=10_000, save_every=1_000, keep_last=3),

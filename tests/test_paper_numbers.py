@@ -267,11 +267,13 @@ WAYS = {
     "wwm": Way("bert", ADAM, {"bert-large-uncased-whole-word-masking": {"squad": (3e-5, 24, 2, 0.1, 384, None)}}),
     "distilbert": Way("bert", ADAM, {"distilbert-base-uncased": each({task: {} for task in GLUE}, rate=3e-5)}),
     "roberta": Way("shifted", Rule("adam", 0.9, 0.98, 1e-6, 0.1, "all", 0.0),
-                   {"roberta-base": ROBERTA, "roberta-large": ROBERTA}),
+                   {size: ROBERTA for size in ("roberta-base", "roberta-large", "xlm-roberta-base", "xlm-roberta-xl")}),
     "roberta, squad": Way("shifted", Rule("adam", 0.9, 0.98, 1e-6, 0.01, "all", 0.0), {"roberta-large": ROBERTA_SQUAD}),
     "roberta, race": Way("constant", Rule("adam", 0.9, 0.98, 1e-6, 0.01, "all", 0.0),
                          {"roberta-large": {"race": (1e-5, 16, 4, 0, 512, 0.0)}}),
-    "albert": Way("bert", ADAM, {"albert-base-v2": ALBERT, "albert-xxlarge-v2": ALBERT}, field="classifier_dropout_prob"),
+    "albert": Way("bert", ADAM, {
+        "albert-base-v2": ALBERT, "albert-xxlarge-v2": ALBERT,
+        "albert-xxlarge-v1": {**ALBERT, "race": (2e-5, 32, "12000", 1000, 512, None)}}, field="classifier_dropout_prob"),
     "electra": Way("electra", ADAM, {
         "electra-small-discriminator": each(ELECTRA, rate=3e-4), "electra-base-discriminator": each(ELECTRA, rate=1e-4),
         "electra-large-discriminator": each(ELECTRA, rate=5e-5)}),
@@ -279,7 +281,7 @@ WAYS = {
         "mnli": (2e-5, 128, "10000", 1000, 128, None), "stsb": (5e-5, 32, "1200", 120, 128, None),
         "race": (2e-5, 32, "12000", 1000, 512, None), "squad": (3e-5, 48, "8000", 1000, 512, None),
         "squad2": (3e-5, 48, "8000", 1000, 512, None)},
-        "xlnet-base-cased": {"squad": (2e-5, 24, "12000", 1000, 512, None)}}),
+        "xlnet-base-cased": each({"squad": {}, "squad2": {}}, rate=2e-5, batch=24, epochs="12000", warmup=1000, length=512)}),
     "deberta": Way("bert", ADAM, DEBERTA, field="cls_dropout"),
     "ernie": Way("bert", ADAM._replace(decay=0.0, eps=1e-8),
                  {"ernie-2.0-base-en": ERNIE_BASE, "ernie-2.0-large-en": ERNIE_LARGE}),
@@ -360,6 +362,7 @@ class Run(NamedTuple):
     places: predicted in a row at most, of a full one. shares: of the predicted places that become [MASK] and that stay.
     chosen: mean share of a full row's tokens. scales: the weight of each term of the loss. network: layers, width, heads,
     feed-forward width, vocabulary, dropout of hidden states and of attention. task: what else the procedure is made of.
+    config: what else the network is.
     """
 
     recipe: str
@@ -378,6 +381,7 @@ class Run(NamedTuple):
     network: tuple
     task: dict
     end: float = 0.0
+    config: dict | None = None
 
 
 BASE = (12, 768, 12, 3072)
@@ -410,12 +414,16 @@ RUNS = {
     "xlnet": Run("xlnet_base", {}, "linear to end", BERT_ADAM, 4e-4, 40_000, 500_000, 2048, 512, 85, 85 / 512, (0.0, 1.0),
                  {"plm": 1}, (*BASE, 32000, 0.1, 0.1),
                  {"reuse_len": 256, "mem_len": 384, "perm_size": 256, "alpha": 6, "beta": 1, "longest": 5, "bi_data": True},
-                 end=0.001),
+                 end=0.001, config={"ff_activation": "gelu_new"}),
     "xlnet large": Run("xlnet_base", {"size": "large"}, "linear to end", BERT_ADAM, 4e-4, 40_000, 500_000, 8192, 512, 85,
                        85 / 512, (0.0, 1.0), {"plm": 1}, (24, 1024, 16, 4096, 32000, 0.1, 0.1), {}, end=0.001),
-    # DeBERTa: [P] table 8; apps/tasks/mlm_task.py (windows of 6, n-grams of 3; 92 is the quota 77 and a word of 16 pieces)
+    # DeBERTa: [P] table 8 (1.5e-4 for the 1.5B model alone); apps/tasks/mlm_task.py (windows of 6, n-grams of 3; 92 is the
+    # quota 77 and a word of 16 pieces), apps/models/masked_language_model.py
     "deberta": Run("deberta_base", {}, "bert", BERT_ADAM, 2e-4, 10_000, 1_000_000, 2048, 512, 92, 0.15, (0.8, 0.1), {"mlm": 1},
-                   (*BASE, 50265, 0.1, 0.1), {"pairs": "none", "masking": "windows", "longest": 3}),
+                   (*BASE, 50265, 0.1, 0.1), {"pairs": "none", "joined": True, "masking": "windows", "longest": 3},
+                   config={"enhanced_mask_decoder": True}),
+    "deberta 0.9B": Run("deberta_base", {"size": "deberta-v2-xlarge"}, "bert", BERT_ADAM, 2e-4, 10_000, 1_000_000, 2048,
+                        512, 92, 0.15, (0.8, 0.1), {"mlm": 1}, (24, 1536, 24, 6144, 128100, 0.1, 0.1), {}),
     "deberta 1.5B": Run("deberta_base", {"size": "deberta-v2-xxlarge"}, "bert", BERT_ADAM, 1.5e-4, 10_000, 1_000_000, 2048,
                         512, 92, 0.15, (0.8, 0.1), {"mlm": 1}, (48, 1536, 24, 6144, 128100, 0.1, 0.1), {}),
     # DeBERTa-v3: [P] table 9 and section 3; apps/tasks/rtd_task.py (one token in each window of 6, always [MASK])
@@ -453,6 +461,10 @@ def test_pre_training_is_the_papers(name):
             getattr(config, "intermediate_size", getattr(config, "d_inner", None)), config.vocab_size, hidden,
             attention) == run.network
     assert {key: getattr(made.task, key) for key in run.task} == run.task
+    assert all(getattr(config, key) == value for key, value in (run.config or {}).items())
+    # DeBERTa, SpanBERT and XLNet are cased (bytes of RoBERTa's are as they are)
+    assert made.model.lowercase == (run.recipe not in ("deberta_base", "deberta_v3_base", "spanbert_base", "xlnet_base"))
+    assert getattr(made.task, "mask_rate", run.chosen) == pytest.approx(run.chosen, rel=0.01)
 
     def part(t):
         return rate_at(run.kind, t, run.warmup, run.steps, run.end)
@@ -594,6 +606,22 @@ def test_embeddings_are_shared_as_in_the_paper(name, apart):
         assert not np.asarray(slopes).any()
 
 
+def test_later_stages_start_from_the_earlier():
+    """ELECTRA's [P] section 3.4: a generator, whose weights start a discriminator while it stays; ERNIE's stages."""
+    first, second = (recipe_of("electra_small", stage=stage, **options).task for stage, options in (
+        ("generator", {}), ("discriminator", {"generator": "runs/1/model"})))
+    assert [(task.train, task.generator, task.sharing) for task in (first, second)] == [
+        ("generator", "", "none"), ("discriminator", "runs/1/model", "none")]
+    for stage, units, share in (("basic", "", 0), ("phrase", "jieba:lcut", 1),
+                                ("entity", "bertvariants_jax.data.units:chinese_entities", 1)):
+        made = recipe_of("ernie_base_zh", stage=stage, start="runs/1/model")
+        assert (made.task.units, made.task.mask_word_prob, made.model.start) == (units, share, "runs/1/model")
+    for stage in (1, 2, 5):
+        made = recipe_of("ernie2_base", stage=stage, start="runs/1/model")
+        assert made.task.tasks == ("masking", "capital", "relation", "reorder", "distance")[:stage]
+        assert made.model.start == "runs/1/model"
+
+
 def phrases(sentence: str) -> list[tuple[int, int]]:
     """Units of one to twelve words."""
     words = [match.span() for match in re.finditer(r"\w+", sentence)]
@@ -625,7 +653,9 @@ def test_distillation_is_the_papers(text):
     """examples/research_projects/distillation train.py, README (--alpha_ce 5 --alpha_mlm 2 --alpha_cos 1), distiller.py,
     scripts/extract_distilbert.py; batches of up to 4k rows [P] section 3."""
     made = recipe_of("distilbert_base", teacher="somebody/bert")
-    assert (made.settings.epochs, made.settings.steps, made.task.max_length) == (3, 0, 512)
+    assert (made.settings.epochs, made.settings.steps, made.task.max_length, made.task.teacher) == (3, 0, 512, "somebody/bert")
+    plain = recipe_of("distilbert_base", plain=True).task                  # what train.py takes where nothing is said
+    assert (plain.alpha_ce, plain.alpha_mlm, plain.alpha_cos) == (0.5, 0.5, 0.0)
     assert made.settings.batch_size == pytest.approx(4000, rel=0.03)
     config = made.model.config
     assert (config.n_layers, config.dim, config.n_heads, config.hidden_dim, config.dropout, config.attention_dropout) == (
@@ -693,7 +723,7 @@ def test_bert_is_the_papers(text):
         assert (made.settings.steps, made.settings.batch_size, made.task.max_length) == (steps, 256, length)
         assert (made.task.pairs, made.task.masking, made.task.masks, made.task.dupe_factor, made.task.short_seq_prob) == (
             "nsp", "tokens", "static", 10, 0.1)
-        assert made.settings.continue_from == knobs.get("start", "")
+        assert (made.settings.continue_from, made.model.start) == (("runs/1", "runs/1/model") if knobs else ("", ""))
 
         def part(t):
             return rate_at("bert", t, 10_000, 1_000_000)
@@ -732,6 +762,7 @@ def test_modernbert_is_the_papers(text):
                 22, 768, 12, 1152, 50368, 0.1, 0.0, 1e4, 1e4, 128, 3)
     run = Run("modernbert_base", {}, *[None] * 6, 1024, 410, 0.3, (0.8, 0.1), {"mlm": 1}, (), {})
     task, network, *found = procedure(run, text, 48)
+    assert task.pack and not task.cross_documents                            # greedy best fit
     hold_masks(run, *found)
     hold_losses(run, task, network, found[-1])
     _, _, _, plain, batch = procedure(run, text, 24, "validation")
@@ -740,6 +771,7 @@ def test_modernbert_is_the_papers(text):
     middle, last = (recipe_of("modernbert_base", phase=phase, start="runs/1") for phase in (2, 3))
     for phase, before, billions in ((middle, made, 250), (last, middle, 50)):
         assert (phase.task.max_length, phase.settings.batch_size, phase.model.changes) == (8192, 576, {"global_rope_theta": 1.6e5})
+        assert (phase.settings.continue_from, phase.model.start) == ("runs/1", "runs/1/model")
         assert (phase.settings.steps - before.settings.steps) * 576 * 8192 == pytest.approx(billions * 1e9, rel=3e-3)
     assert float(schedule(middle.optim, middle.settings.steps)(middle.settings.steps - 1)) == pytest.approx(3e-4)
     falling, begin, end = schedule(last.optim, last.settings.steps), middle.settings.steps, last.settings.steps
@@ -756,6 +788,7 @@ def test_modernbert_is_the_papers(text):
 SQUAD = {"bert-base-uncased": ("span", 384, 128, 64, 30, 20, 0.0), "xlnet-large-cased": ("beam", 512, 128, 64, 64, 5, 0.0),
          "electra-base-discriminator": ("beam", 512, 128, 64, 30, 20, -2.75), "albert-base-v2": ("beam", 384, 128, 64, 30, 20, 0.0),
          "roberta-base": ("span", 512, 128, 64, 30, 20, 0.0), "spanbert-base-cased": ("span", 512, 128, 64, 30, 20, 0.0),
+         "deberta-base": ("span", 512, 128, 64, 30, 20, 0.0), "deberta-v2-xlarge": ("span", 512, 128, 64, 30, 20, 0.0),
          "deberta-v3-base": ("span", 512, 128, 64, 30, 20, 0.0), "ModernBERT-base": ("span", 512, 128, 64, 30, 20, 0.0)}
 
 
@@ -811,6 +844,9 @@ def test_the_papers_dropout_reaches_the_network(tmp_path):
     assert paper.model(str(start)).changes == {}
     optim, settings = paper
     assert (optim.rate, settings.batch_size) == (2e-5, 32)
+    (start / "config.json").write_text(json.dumps(VARIANTS["electra"].dummy.to_json()))     # of no published size
+    optim, _ = finetune(str(start), "rte")
+    assert (optim.rate, optim.layer_decay) == (1e-4, 0.8)                                   # configure_finetuning.py
     assert finetune("roberta-base", "rte").max_length == 512
     network = VARIANTS["deberta"].network(replace(VARIANTS["deberta"].dummy, cls_dropout=1.0), ("classify", "tag"))
     params = filled(network.shapes())

@@ -199,7 +199,7 @@ DUMMY = ElectraConfig(vocab_size=61, embedding_size=16, hidden_size=24, num_hidd
 
 # google-research/electra configure_finetuning.py; the smallest rate is the paper's. The rate falls by layers.
 FINETUNE = {
-    "": {"batch_size": 32, "epochs": 3, "schedule": "electra", "layer_decay": 0.8},
+    "": {"rate": 1e-4, "batch_size": 32, "epochs": 3, "schedule": "electra", "layer_decay": 0.8},
     "rte": {"epochs": 10}, "stsb": {"epochs": 10}, "squad": {"epochs": 2}, "squad2": {"epochs": 2},
     **grid("rate layer_decay", {"electra-small-discriminator": (3e-4, 0.8), "electra-base-discriminator": (1e-4, 0.8),
                                  "electra-large-discriminator": (5e-5, 0.9)}),
