@@ -229,7 +229,8 @@ def added_tokens(options: dict) -> dict[int, tokenizers.AddedToken]:
         roles = {_content(options.get(f"{role}_token")) for role in NAMES}
         special = roles | {_content(token) for token in extra_tokens(options)}
         mapped = {_content(token) for token in options.get("mapped_special_tokens") or ()}
-        raw = special - mapped  # transformers matches the others in normalized text
+        own = {_content(token) for token in own_roles(options)}
+        raw = special - mapped - own  # transformers matches the others in normalized text
         tokens = {
             _id(index, piece): AddedToken(piece, normalized=piece not in raw, special=piece in special)
             for piece, index in options.get("added_tokens", {}).items()
@@ -250,9 +251,14 @@ def extra_tokens(options: dict) -> list:
     """Special tokens without a role: strings, or records with the fields of an added token."""
     keys = ("extra_special_tokens", "additional_special_tokens", "mapped_special_tokens")
     extra = next((options[key] for key in keys if options.get(key)), [])
-    extra = list(extra.values()) if isinstance(extra, dict) else list(extra)
+    return [*([] if isinstance(extra, dict) else extra), *own_roles(options)]
+
+
+def own_roles(options: dict) -> list:
+    """Those of `extra_tokens` that have a role of the folder's own, such as "ent_token"."""
+    extra = options.get("extra_special_tokens")
     roles = {f"{role}_token" for role in NAMES}
-    return extra + [
+    return [*(extra.values() if isinstance(extra, dict) else ())] + [
         value
         for key, value in options.items()
         if key.endswith("_token") and key not in roles and isinstance(value, str)

@@ -110,7 +110,12 @@ def test_added_tokens_are_matched_as_stated(tmp_path):
     assert words(tok, "COVID19 covid19") == ["[UNK]", "covid19"]
     tok.save(tmp_path / "again")
     assert words(Tokenizer.load(tmp_path / "again"), "COVID19 covid19") == ["[UNK]", "covid19"]
-    special = {**stated, "split_special_tokens": True}
+    roles = ({"extra_special_tokens": {"ent_token": "covid19"}}, {"ent_token": "covid19"})
+    for role in roles:  # of the folder's own: as any added token
+        stated = {"do_lower_case": True, **role}
+        tok = Tokenizer.load(write(tmp_path, None, tokenizer_config__json=stated))
+        assert words(tok, "COVID19 covid19") == ["covid19"] * 2
+    special = {"do_lower_case": True, "split_special_tokens": True}
     tok = Tokenizer.load(write(tmp_path, None, tokenizer_config__json=special))
     assert "[MASK]" not in words(tok, "the [MASK]")
 
