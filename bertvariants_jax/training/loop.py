@@ -424,8 +424,10 @@ class Run:
                 self.finish(0)
                 with self.paused():
                     self.before_save()
+                    # a copy, as it is written in the background while the interval goes on
+                    interval = {"sums": dict(self.interval.sums), "step": self.interval.step}
                     self.checkpoints.save(self.done, {**state, "rng": rng}, data=here, metrics=scores, **self.notes,
-                                          interval={"sums": self.interval.sums, "step": self.interval.step})
+                                          interval=interval)
             if failure:
                 self.checkpoints.wait()
                 raise failure

@@ -156,3 +156,17 @@ def test_a_metric_that_the_last_evaluation_leaves_out_is_not_that_of_an_earlier_
 
     assert "eval/precision" not in run(tmp_path, evaluate=evaluate)[0][2]
     assert "eval/precision" not in run(tmp_path, evaluate=evaluate)[0][2]      # from its metrics.jsonl
+
+
+def test_what_a_checkpoint_keeps_of_an_interval_does_not_grow_while_it_is_written(tmp_path, monkeypatch):
+    """It is written in the background: steps after it would count twice where a kill comes next."""
+    saves, save = {}, loop.Checkpoints.save
+
+    def watch(self, step, state, **notes):
+        saves[step] = notes["interval"]["sums"]
+        save(self, step, state, **notes)
+
+    monkeypatch.setattr(loop.Checkpoints, "save", watch)
+    run(tmp_path)
+    assert {step: sums.get("finite", [0, 0])[1] for step, sums in saves.items()} == {
+        step: step % UNEQUAL["log_every"] for step in saves} and {4, 5, 10} <= saves.keys()
