@@ -848,6 +848,7 @@ def test_the_papers_dropout_reaches_the_network(tmp_path):
     optim, _ = finetune(str(start), "rte")
     assert (optim.rate, optim.layer_decay) == (1e-4, 0.8)                                   # configure_finetuning.py
     assert finetune("roberta-base", "rte").max_length == 512
+    assert finetune("deberta-large", "mnli_mm") == finetune("deberta-large", "mnli")    # one training set
     network = VARIANTS["deberta"].network(replace(VARIANTS["deberta"].dummy, cls_dropout=1.0), ("classify", "tag"))
     params = filled(network.shapes())
     encoded = network.encoded(params, jnp.ones((2, 5, network.config.hidden_size)), jnp.ones((2, 5), jnp.int32))
