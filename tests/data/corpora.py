@@ -14,6 +14,8 @@ SPECIALS = {"cls_token_id": 2, "sep_token_id": 3, "pad_token_id": 0}
 class Words:
     """One id for each word, from 5 on."""
 
+    kind = "wordpiece"
+
     def __init__(self, vocab_size=1000):
         self.vocab_size = vocab_size
 
