@@ -164,8 +164,11 @@ def remarks_on_vocabulary(asked: Any, tokenizer: Tokenizer, source: str) -> list
         return remarks
     if asked.vocab_size != size and not (asked.start and is_default(asked, "vocab_size")):
         remarks.append(f"--model.vocab-size {asked.vocab_size} is not used: the tokenizer of {source} has {size} pieces")
-    if not is_default(asked, "lowercase"):
-        remarks.append(f"--model.lowercase is not used: it is of a tokenizer that is trained here, not that of {source}")
+    # recipes of cased models say so themselves: only a tokenizer that contradicts them is worth a line
+    if not asked.lowercase and [ids.tolist() for ids in tokenizer.ids(["A"])] == [ids.tolist() for ids in tokenizer.ids(["a"])]:
+        remarks.append(
+            f"--model.no-lowercase is not used: it is of a tokenizer that is trained here, and that of {source} lower-cases"
+        )
     return remarks
 
 

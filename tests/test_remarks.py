@@ -186,7 +186,7 @@ def test_model_flags_beside_a_start(place, told):
     config = model("bert-tiny", **{**SMALL, "hidden_dropout_prob": 0.3}).config
     found = told(classify(place, "judge", model={"config": config, "vocab_size": 99, "lowercase": False}))
     assert "hidden_dropout_prob 0.1 (not 0.3)" in found and "hidden_size" not in found
-    assert "--model.vocab-size 99 is not used" in found and "--model.lowercase is not used" in found
+    assert "--model.vocab-size 99 is not used" in found and "--model.no-lowercase is not used" in found
     assert "--model.variant albert is not used" in told(classify(place, "judge", model={"variant": "albert"}))
     assert "is no bert's" in told(classify(place, "judge", model={"config": model("albert-base-v2").config}))
 

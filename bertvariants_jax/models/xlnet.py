@@ -474,13 +474,13 @@ DUMMY = XLNetConfig(vocab_size=61, d_model=24, n_layer=3, n_head=3, d_inner=40, 
 # The paper's A.4 and zihangdai/xlnet's scripts and README. Their layer decay (model_utils.py) multiplies the clipped
 # gradients of the layers before Adam, which divides nearly all of it out again, and leaves all else as it is.
 FINETUNE = {
-    "": {"rate": 2e-5, "batch_size": 32, "epochs": 3, "schedule": "xlnet", "weight_decay": 0.0, "layer_decay_top": 0,
-         "layer_decay_by": "gradient"},
+    "": {"rate": 2e-5, "batch_size": 32, "epochs": 3, "schedule": "xlnet", "weight_decay": 0.0},
     **grid("rate batch_size steps warmup", {
         "mnli": (2e-5, 128, 10000, 1000), "stsb": (5e-5, 32, 1200, 120), "race": (2e-5, 32, 12000, 1000)}),
-    **grid("rate batch_size steps warmup layer_decay", {
-        "squad": (3e-5, 48, 8000, 1000, 0.75), "squad2": (3e-5, 48, 8000, 1000, 0.75),
-        "xlnet-base-cased/squad": (2e-5, 24, 12000, 1000, 0.75), "xlnet-base-cased/squad2": (2e-5, 24, 12000, 1000, 0.75)}),
+    **grid("rate batch_size steps warmup layer_decay layer_decay_top layer_decay_by", {
+        "squad": (3e-5, 48, 8000, 1000, 0.75, 0, "gradient"), "squad2": (3e-5, 48, 8000, 1000, 0.75, 0, "gradient"),
+        "xlnet-base-cased/squad": (2e-5, 24, 12000, 1000, 0.75, 0, "gradient"),
+        "xlnet-base-cased/squad2": (2e-5, 24, 12000, 1000, 0.75, 0, "gradient")}),
 }
 
 XLNET = Variant(
