@@ -3,6 +3,7 @@
 import itertools
 import os
 import pathlib
+import re
 import shutil
 import sys
 import tempfile
@@ -18,6 +19,16 @@ os.environ["XLA_FLAGS"] = ("--xla_force_host_platform_device_count=8"
 import pytest
 
 DONE = itertools.count(1)
+
+# Cases that repeat others on a network, or a recipe, that is another's but for its sizes: only with --long.
+REPEATED = re.compile(
+    r"test_new_save_load_and_call\[(distilbert|xlm-roberta-xl|deberta-v2|electra|ernie|spanbert)\]"
+    r"|test_packed_equals_one_text_a_row\[(electra|ernie|spanbert|deberta-v3)-"
+    r"|test_mask_decoder_at_places_equals_the_whole\[deberta-v[23]\]"
+    r"|test_packed_mask_decoder_and_replaced_tokens_equal_unpacked\[deberta-v3\]"
+    r"|test_outputs_and_gradients\[modernbert-24-"
+    r"|test_a_recipe_runs_stops_and_goes_on_bit_for_bit\[(roberta|spanbert|deberta)_base"
+)
 CHOICES = {"peers": "compares with torch and transformers, live", "long": "takes minutes"}
 
 
@@ -37,6 +48,9 @@ def pytest_configure(config):
 
 
 def pytest_collection_modifyitems(config, items):
+    for item in items:
+        if REPEATED.search(item.nodeid):
+            item.add_marker(pytest.mark.long)
     for name in CHOICES:
         if not config.getoption(f"--{name}"):
             for item in items:
