@@ -162,7 +162,8 @@ def train(arguments: list[str]) -> None:
     command = dataclasses.make_dataclass("Train", [
         ("out", Path), *((f"of_recipe_{name}", Annotated[kind, tyro.conf.arg(name=name)],      # one may be called "task"
                           dataclasses.field(default=knobs[name])) for name, kind, _ in options),
-        ("seeds", int, dataclasses.field(default=1)), ("data_changed", bool, dataclasses.field(default=False)), ("distributed", bool, dataclasses.field(default=False)), *fields])
+        ("seeds", int, dataclasses.field(default=1)), ("data_changed", bool, dataclasses.field(default=False)),
+        ("distributed", bool, dataclasses.field(default=False)), *fields])
     chosen = tyro.cli(command, args=flags, prog=prog, description=inspect.getdoc(module))
     if chosen.seeds < 1:
         raise Misuse(f"--seeds must be at least 1, got {chosen.seeds}")

@@ -109,8 +109,9 @@ def replaced_tokens(discriminator, generator, *, sharing: str = "tied", target: 
     """Masked LM of the generator plus `weight` times what the discriminator learns of its samples.
 
     The batch is masked (masked_* keys, slots ascending). At the P places one word is drawn from
-    softmax(logits / temperature) with the row's own key (see `sampling_keys`), without a gradient; the discriminator reads the original text with these words, at
-    the places that kept their token too, and a word that is drawn as it was counts as original.
+    softmax(logits / temperature) with the row's own key (see `sampling_keys`), without a gradient; the discriminator reads
+    the original text with these words, at the places that kept their token too, and a word that is drawn as it was counts
+    as original.
 
     generator, discriminator: networks (models/variant.py) with the head "mlm" and those of TARGETS[target].
     sharing: see `share`. target: see TARGETS. decoupled: two updates, the generator's first, with the discriminator's on

@@ -28,8 +28,9 @@ class Family:
     """One way of cutting text and of putting special tokens around it.
 
     `kind` is that of its vocabulary; `classes` are the names (without "Fast") of the classes that
-    make it in `transformers`; `tokenizer_ids` is whose ids it gives unless told (`IDS`); `tokens` maps a role of `NAMES` to its piece; `layout` is the single and the pair template
-    (piece or slot, then token type); `mask_eats_space` says that the mask takes the blank on its
+    make it in `transformers`; `tokenizer_ids` is whose ids it gives unless told (`IDS`); `tokens`
+    maps a role of `NAMES` to its piece; `layout` is the single and the pair template (piece or
+    slot, then token type); `mask_eats_space` says that the mask takes the blank on its
     left with it, as the published vocabularies have it ("the <mask> of" must not leave a lone
     blank); `extra` are further special pieces.
     """

@@ -284,8 +284,10 @@ class Tokenizer:
         its start, by `truncation_side`), as `transformers`' longest_first; without it nothing is
         cut, but with `truncation=True` at `model_max_length`; `truncation=False` cuts nothing.
         `padding` is True or "longest" (L is the longest row), "max_length" (L is max_length, else
-        `model_max_length`) or an int L. `return_tensors` can be "np" alone. Raises `ValueError` where a row is longer than the L asked for, `TypeError`
-        where a text is no string.
+        `model_max_length`) or an int L. `return_tensors` can be "np" alone.
+
+        Raises `ValueError` if a row is longer than the L asked for, `TypeError` if a text is no
+        string.
         """
         if return_tensors not in ("np", None):
             raise ValueError(
